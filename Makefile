@@ -1,0 +1,23 @@
+# `make demo` and `make test` set everything up on a fresh machine; PYTHON names another interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint setup
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python fit.py demo --resume
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

@@ -1,0 +1,117 @@
+"""From files to batches: an endless, seeded stream of patches that can be entered at any position."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.folders import Split, flip, random_window, read_mosaic, read_photo
+from data.sensor import Sensor
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How this dataset's files become tensors."""
+
+    sensor: Sensor
+    headless_size: tuple[int, int] = (0, 0)  # (height, width) of headless .raw files
+
+    def mosaic(self, path) -> np.ndarray:
+        return read_mosaic(path, self.sensor, self.headless_size)
+
+    def mosaic_tensor(self, mosaic: np.ndarray) -> Tensor:
+        """(H, W) digital numbers -> (1, H, W) float32, 1 is white."""
+        return torch.from_numpy(mosaic.astype(np.float32))[None] / self.sensor.white_level
+
+
+def photo_tensor(photo: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+
+
+class Patches(Dataset):
+    """Sample k of a run: (mosaic (1, P, P), target (3, P, P)), a pure function of (split, seed, k).
+
+    The files are drawn in epochs without repeats. In a paired split both come from one scene and one window;
+    otherwise mosaics and photographs are two independent streams.
+    """
+
+    def __init__(self, split: Split, reader: Reader, patch: int, seed: int, flips: bool = False):
+        self.split, self.reader, self.patch, self.seed, self.flips = split, reader, patch, seed, flips
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+        raw_path = self.split.raws[self._draw(k, len(self.split.raws), stream=0)]
+        photo_stream = 0 if self.split.paired else 1
+        photo_path = self.split.photos[self._draw(k, len(self.split.photos), stream=photo_stream)]
+        mosaic, photo = self.reader.mosaic(raw_path), read_photo(photo_path)
+        rng = np.random.default_rng((self.seed, 2, k))
+        window = random_window(mosaic.shape, self.patch, rng, raw_path, even=True)
+        mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
+        mosaic = flip(mosaic[window], *mirror)
+        if not self.split.paired:
+            window = random_window(photo.shape, self.patch, rng, photo_path, even=False)
+            mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
+        else:
+            check_same_scene(mosaic_path=raw_path, photo_path=photo_path, photo=photo, window=window)
+        return self.reader.mosaic_tensor(mosaic), photo_tensor(flip(photo[window], *mirror))
+
+    def _draw(self, k: int, count: int, stream: int) -> int:
+        epoch, place = divmod(k, count)
+        return int(np.random.default_rng((self.seed, stream, epoch)).permutation(count)[place])
+
+
+def check_same_scene(mosaic_path, photo_path, photo: np.ndarray, window: tuple[slice, slice]) -> None:
+    """A pair must have one size, at least in the window that is cut."""
+    from errors import UserError
+
+    if photo.shape[0] < window[0].stop or photo.shape[1] < window[1].stop:
+        raise UserError(f"{photo_path} is smaller than its mosaic {mosaic_path}: paired files need one size")
+
+
+class Positions(Sampler[int]):
+    """position, position + 1, ... without end."""
+
+    def __init__(self, position: int):
+        self.position = position
+
+    def __iter__(self) -> Iterator[int]:
+        k = self.position
+        while True:
+            yield k
+            k += 1
+
+
+def training_batches(
+    patches: Patches, batch: int, step: int, workers: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of a run from step `step` on: mosaics (N, 1, P, P) and targets (N, 3, P, P), on the device.
+
+    What comes depends on the step alone, not on the number of workers or on what was drawn before.
+    """
+    loader = DataLoader(
+        patches,
+        batch,
+        sampler=Positions(step * batch),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    for mosaic, target in loader:
+        yield mosaic.to(device, non_blocking=True), target.to(device, non_blocking=True)
+
+
+def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each pair of a paired split, whole, in order: mosaic (1, 1, H, W) and target (1, 3, H, W), on the device."""
+    for raw_path, photo_path in zip(split.raws, split.photos, strict=True):
+        mosaic, photo = reader.mosaic(raw_path), read_photo(photo_path)
+        window = slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1])
+        check_same_scene(raw_path, photo_path, photo, window)
+        yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo[window])[None].to(device)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

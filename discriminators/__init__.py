@@ -1,0 +1,6 @@
+"""The critics of Fig. 3, by name. Each maps features (N, ...) to logits (N,)."""
+
+from discriminators.color import ColorDiscriminator
+from discriminators.texture import TextureDiscriminator
+
+__all__ = ["ColorDiscriminator", "TextureDiscriminator"]

@@ -1,0 +1,58 @@
+"""Relativistic adversarial losses with zero-centred gradient penalties: section 3.4, after R3GAN (Huang et al.)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Critic = Callable[[Tensor], Tensor]  # features (N, ...) -> logits (N,)
+
+
+def generator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """Eq. 8, f = softplus: E[f(-(D(x_f) - D(x_r)))]. Both (N,)."""
+    return F.softplus(real_logits - fake_logits).mean()
+
+
+def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """Eq. 7 without its penalties: E[f(-(D(x_r) - D(x_f)))]. Both (N,)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def penalised_logits(critic: Critic, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N,) of `features` (N, ...), and the batch mean of ||grad D||^2 at them: Eqs. 5, 6 without gamma/2.
+
+    Both can be differentiated with respect to the critic's parameters.
+    """
+    features = features.detach().requires_grad_()
+    logits = critic(features)
+    (slope,) = torch.autograd.grad(logits.sum(), features, create_graph=True)
+    return logits, slope.square().flatten(1).sum(1).mean()
+
+
+class RelativisticLoss:
+    """Both sides of the game, Eqs. 5 to 8.
+
+    `gamma` weighs R1 and R2 (Eqs. 5, 6). The released code multiplies both by a hidden 100: pass 100 gamma for that.
+    """
+
+    def __init__(self, gamma: float):
+        self.gamma = gamma
+
+    def generator(self, critic: Critic, fake: Tensor, real: Tensor) -> Tensor:
+        """The generator's objective, Eq. 8, on features (N, ...); differentiable with respect to `fake`."""
+        with torch.no_grad():
+            real_logits = critic(real)
+        return generator_loss(critic(fake), real_logits)
+
+    def discriminator(self, critic: Critic, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's objective, Eq. 7, on features (N, ...), and detached statistics.
+
+        These are the logit gap E[D(x_r) - D(x_f)] and the two penalties as they enter the loss.
+        """
+        real_logits, real_slope = penalised_logits(critic, real)
+        fake_logits, fake_slope = penalised_logits(critic, fake)
+        r1, r2 = self.gamma / 2 * real_slope, self.gamma / 2 * fake_slope
+        loss = discriminator_loss(fake_logits, real_logits) + r1 + r2
+        gap = (real_logits - fake_logits).mean()
+        return loss, {"loss": loss.detach(), "gap": gap.detach(), "r1": r1.detach(), "r2": r2.detach()}

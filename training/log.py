@@ -1,0 +1,90 @@
+"""What a run tells: log.jsonl, TensorBoard, a progress bar."""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from errors import UserError
+
+
+class RunLog:
+    """log.jsonl and TensorBoard events in a run's folder.
+
+    A line holds {"stage", "step", name: value, ...} and nothing that differs between two runs of one config, such as
+    times: a resumed run writes the same bytes. `position` and `rewind` let a checkpoint say where the log stood.
+    """
+
+    def __init__(self, folder: Path, position: int = 0, total_step: int = 0):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "log.jsonl"
+        self.file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
+        os.truncate(self.path, min(position, self.path.stat().st_size))
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step or None)
+
+    def write(self, stage: str, step: int, total_step: int, values: dict[str, float]) -> None:
+        """Add one line; `total_step` counts over all stages, for TensorBoard."""
+        line = json.dumps({"stage": stage, "step": step, **values})
+        self.file.write(f"{line}\n".encode())
+        self.file.flush()
+        for name, value in values.items():
+            self.events.add_scalar(f"{stage}/{name}", value, total_step)
+
+    @property
+    def position(self) -> int:
+        """The size of log.jsonl, bytes."""
+        return self.path.stat().st_size
+
+    def close(self) -> None:
+        self.file.close()
+        self.events.close()
+
+
+def to_floats(statistics: dict[str, Tensor], where: str) -> dict[str, float]:
+    """Statistics as numbers. Raises `UserError` where one is not finite: training has diverged."""
+    values = {name: float(value) for name, value in statistics.items()}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise UserError(
+            f"{broken[0]} is {values[broken[0]]} at {where}: training has diverged. The last saved state is untouched; "
+            "try a lower learning rate, a larger gamma, or look at the data"
+        )
+    return values
+
+
+class Progress:
+    """A tqdm bar on a terminal; elsewhere a line now and then."""
+
+    INTERVAL = 20.0  # seconds between lines
+
+    def __init__(self, stage: str, done: int, steps: int):
+        self.stage, self.first, self.steps, self.note = stage, done, steps, ""
+        self.start = self.told = time.monotonic()
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(desc=stage, initial=done, total=steps, unit="step", dynamic_ncols=True) if terminal else None
+
+    def update(self, done: int, **notes: float) -> None:
+        """`done` steps are done; `notes` are shown behind the rate."""
+        if notes:
+            self.note = ", ".join(f"{name} {value:.2f}" for name, value in notes.items())
+        if self.bar is not None:
+            self.bar.set_postfix_str(self.note, refresh=False)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self.told >= self.INTERVAL or done == self.steps:
+            self.told = now
+            meter = tqdm.format_meter(
+                done, self.steps, now - self.start, ncols=0, prefix=self.stage, unit="step", initial=self.first
+            )
+            print(f"{meter} {self.note}".rstrip(), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

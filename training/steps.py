@@ -1,0 +1,167 @@
+"""The training step: a generator under several losses, balanced, against its critics (section 3.7, Eqs. 10 to 12)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from losses.balance import assign, balance, parameter_gradients
+
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees. All (N, ...), on the device."""
+
+    inputs: Tensor  # the generator's input
+    reference: Tensor  # the demosaiced rendering of the same mosaics, (N, 3, H, W)
+    target: Tensor  # photographs, of other scenes if training is unpaired, (N, 3, H, W)
+
+
+@dataclass(frozen=True)
+class View:
+    """A frozen network's look at an image: `compute(image)` gives the features called `names`."""
+
+    names: tuple[str, ...]
+    compute: Callable[[Tensor], Iterable[Tensor]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss between one feature of the generated image and that of `against` ("reference", "target", "" for none)."""
+
+    name: str
+    weight: float
+    feature: str
+    against: str
+    loss: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A critic of one feature: an adversarial term for the generator, and what judges it."""
+
+    name: str
+    weight: float
+    feature: str
+    critic: nn.Module
+
+
+class Game(Protocol):
+    """What generator and critics play for, on features (N, ...): `losses.adversarial.RelativisticLoss`."""
+
+    def generator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> Tensor: ...
+
+    def discriminator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@dataclass
+class Trainer:
+    """All that one stage of training needs; `step` is the algorithm.
+
+    `views` are run once on the generated image and once on each image that a term compares it with.
+    """
+
+    generator: nn.Module
+    optimizer: torch.optim.Optimizer
+    views: Sequence[View]
+    terms: Sequence[Term]
+    adversaries: Sequence[Adversary] = ()
+    critic_optimizer: torch.optim.Optimizer | None = None
+    game: Game | None = None
+    critic_every: int = 1  # the critics learn every so many steps
+    clip_norm: float = 1.0  # of each critic's gradient
+    schedules: Sequence[torch.optim.lr_scheduler.LRScheduler] = ()
+    ema_decay: float = 0.0  # 0 is no average
+    ema: AveragedModel | None = field(init=False, default=None)
+
+    def __post_init__(self):
+        self.parameters = list(self.generator.parameters())
+        judged = [*self.terms, *self.adversaries]
+        self.weights = torch.tensor([judge.weight for judge in judged], device=self.parameters[0].device)
+        if self.ema_decay:
+            self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+
+    @property
+    def result(self) -> nn.Module:
+        """The generator to keep: the average, where there is one."""
+        return self.ema.module if self.ema else self.generator
+
+    def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
+        """One update of the generator and, every `critic_every`-th `number`, of the critics. Returns statistics."""
+        generated = self.generator(batch.inputs)
+        image = generated.detach().requires_grad_()  # every term's gradient is taken here, and carried on together
+        fake = self.look(image, {judge.feature for judge in (*self.terms, *self.adversaries)})
+        with torch.no_grad():
+            real = self.look(batch.target, {a.feature for a in self.adversaries} | self._compared_with("target"))
+            reference = self.look(batch.reference, self._compared_with("reference"))
+
+        losses = {}
+        for term in self.terms:
+            others = {"target": real, "reference": reference}.get(term.against)
+            losses[term.name] = term.loss(fake[term.feature], *([others[term.feature]] if others else ()))
+        for adversary in self.adversaries:
+            feature = adversary.feature
+            losses[adversary.name] = self.game.generator(adversary.critic, fake[feature], real[feature])
+        statistics = self._update_generator(generated, image, losses)
+
+        if self.adversaries and number % self.critic_every == 0:
+            statistics |= self._update_critics(fake, real)
+        for schedule in self.schedules:
+            schedule.step()
+        return statistics
+
+    def _update_generator(self, generated: Tensor, image: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        at_image = [torch.autograd.grad(loss, image, retain_graph=True)[0] for loss in losses.values()]
+        gradients = parameter_gradients(generated, at_image, self.parameters)
+        total, norms = balance(gradients, self.weights)
+        assign(self.parameters, total)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update_parameters(self.generator)
+        statistics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        return statistics | {f"norm/{name}": norm for name, norm in zip(losses, norms.unbind(), strict=True)}
+
+    def _update_critics(self, fake: Features, real: Features) -> dict[str, Tensor]:
+        """The critics judge what the generator's step has made: nothing is generated or looked at again."""
+        statistics = {}
+        self.critic_optimizer.zero_grad()
+        for adversary in self.adversaries:
+            feature = adversary.feature
+            loss, details = self.game.discriminator(adversary.critic, fake[feature], real[feature])
+            loss.backward()
+            trained = [p for p in adversary.critic.parameters() if p.requires_grad]
+            nn.utils.clip_grad_norm_(trained, self.clip_norm)
+            statistics |= {f"critic/{adversary.name}/{key}": value for key, value in details.items()}
+        self.critic_optimizer.step()
+        return statistics
+
+    def look(self, image: Tensor, wanted: set[str]) -> Features:
+        """The `wanted` features of an image; "image" is the image itself."""
+        features = {"image": image}
+        for view in self.views:
+            if wanted.intersection(view.names):
+                features |= zip(view.names, view.compute(image), strict=True)
+        return features
+
+    def _compared_with(self, what: str) -> set[str]:
+        return {term.feature for term in self.terms if term.against == what}
+
+    def state(self) -> dict[str, dict]:
+        """Everything between two steps, as state dicts by name."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state(self, state: dict[str, dict]) -> None:
+        """Take up a `state`; raises KeyError or RuntimeError where it is another trainer's."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict:
+        parts = {"generator": self.generator, "optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer}
+        parts |= {f"critic/{a.name}": a.critic for a in self.adversaries}
+        parts |= {f"schedule/{i}": schedule for i, schedule in enumerate(self.schedules)}
+        return {name: part for name, part in (parts | {"ema": self.ema}).items() if part is not None}

@@ -10,6 +10,9 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	# facexlib, of pyiqa, brings a second OpenCV into the same folder: take it out, and put the headless one back whole.
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps "$$(grep ^opencv requirements.txt)"
 	touch $@
 
 demo: setup

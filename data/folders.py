@@ -25,6 +25,7 @@ class Split:
     raws: tuple[Path, ...]
     photos: tuple[Path, ...]
     paired: bool
+    coupled: bool = False  # the i-th of one always comes with the i-th of the other, though they show different scenes
 
     def __len__(self) -> int:
         return len(self.raws)
@@ -95,7 +96,7 @@ def unpaired(split: Split, mode: str, seed: int) -> Split:
         return split
     if mode == "shuffled":
         order = np.random.default_rng(seed).permutation(len(split))
-        return Split(split.raws, tuple(split.photos[i] for i in order), paired=False)
+        return Split(split.raws, tuple(split.photos[i] for i in order), paired=False, coupled=True)
     if len(split) < 2:
         raise UserError("disjoint unpaired training needs at least two scenes")
     order = _by_hash(split.raws)

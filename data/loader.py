@@ -35,8 +35,8 @@ def photo_tensor(photo: np.ndarray) -> Tensor:
 class Patches(Dataset):
     """Sample k of a run: (mosaic (1, P, P), target (3, P, P)), a pure function of (split, seed, k).
 
-    The files are drawn in epochs without repeats. In a paired split both come from one scene and one window;
-    otherwise mosaics and photographs are two independent streams.
+    The files are drawn in epochs without repeats. In a paired split both come from one scene and one window; otherwise
+    the windows are independent, and so are the two streams of files, unless the split couples them.
     """
 
     def __init__(self, split: Split, reader: Reader, patch: int, seed: int, flips: bool = False):
@@ -44,7 +44,7 @@ class Patches(Dataset):
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
         raw_path = self.split.raws[self._draw(k, len(self.split.raws), stream=0)]
-        photo_stream = 0 if self.split.paired else 1
+        photo_stream = 0 if self.split.paired or self.split.coupled else 1
         photo_path = self.split.photos[self._draw(k, len(self.split.photos), stream=photo_stream)]
         mosaic, photo = self.reader.mosaic(raw_path), read_photo(photo_path)
         rng = np.random.default_rng((self.seed, 2, k))

@@ -1,6 +1,8 @@
 """How a mistake of the user ends: one sentence and an exit status, never a traceback."""
 
 import errno
+import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,6 +19,8 @@ def run_cli(main: Callable[[], None]) -> None:
         sys.exit(_say(f"error: {error}", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", 130))
+    except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
+        os._exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise

@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from data.sensor import CHANNELS, offsets
 from errors import UserError, run_cli
 
 CFA = Literal["rggb", "bggr", "grbg", "gbrg"]
@@ -174,10 +175,11 @@ def mosaic(image: np.ndarray, cfa: CFA) -> np.ndarray:
 
 
 def black_levels(camera: Camera) -> np.ndarray:
-    """Black level (int 2x2) at the four sites of the CFA. A green is Gr or Gb by the other colour of its row."""
-    rows = camera.cfa[:2], camera.cfa[2:]
-    names = [("Gr" if "r" in row else "Gb") if colour == "g" else colour.upper() for row in rows for colour in row]
-    return np.array([camera.black[("R", "Gr", "Gb", "B").index(name)] for name in names]).reshape(2, 2)
+    """Black level (int 2x2) at the four sites of the CFA."""
+    levels = np.empty((2, 2), int)
+    for name, black in zip(CHANNELS, camera.black, strict=True):
+        levels[offsets(camera.cfa)[name]] = black
+    return levels
 
 
 def add_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,11 @@ from tqdm import tqdm
 
 from errors import UserError
 
+DIVERGED = (
+    "training has diverged. The last saved state is untouched; try a lower learning rate, a larger gamma, or look at "
+    "the data"
+)
+
 
 class RunLog:
     """log.jsonl and TensorBoard events in a run's folder.
@@ -26,7 +31,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         self.file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
         os.truncate(self.path, min(position, self.path.stat().st_size))
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step or None)
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step)
 
     def write(self, stage: str, step: int, total_step: int, values: dict[str, float]) -> None:
         """Add one line; `total_step` counts over all stages, for TensorBoard."""
@@ -51,10 +56,7 @@ def to_floats(statistics: dict[str, Tensor], where: str) -> dict[str, float]:
     values = {name: float(value) for name, value in statistics.items()}
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        raise UserError(
-            f"{broken[0]} is {values[broken[0]]} at {where}: training has diverged. The last saved state is untouched; "
-            "try a lower learning rate, a larger gamma, or look at the data"
-        )
+        raise UserError(f"{broken[0]} is {values[broken[0]]} at {where}: {DIVERGED}")
     return values
 
 

@@ -18,7 +18,7 @@ class Batch:
     """What one step sees. All (N, ...), on the device."""
 
     inputs: Tensor  # the generator's input
-    reference: Tensor  # the demosaiced rendering of the same mosaics, (N, 3, H, W)
+    reference: Tensor | None  # the demosaiced rendering of the same mosaics, (N, 3, H, W), where a term needs it
     target: Tensor  # photographs, of other scenes if training is unpaired, (N, 3, H, W)
 
 
@@ -88,8 +88,8 @@ class Trainer:
 
     @property
     def result(self) -> nn.Module:
-        """The generator to keep: the average, where there is one."""
-        return self.ema.module if self.ema else self.generator
+        """The generator to keep: the average, once there is one."""
+        return self.ema.module if self.ema and self.ema.n_averaged > 0 else self.generator
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """One update of the generator and, every `critic_every`-th `number`, of the critics. Returns statistics."""
@@ -97,8 +97,8 @@ class Trainer:
         image = generated.detach().requires_grad_()  # every term's gradient is taken here, and carried on together
         fake = self.look(image, {judge.feature for judge in (*self.terms, *self.adversaries)})
         with torch.no_grad():
-            real = self.look(batch.target, {a.feature for a in self.adversaries} | self._compared_with("target"))
-            reference = self.look(batch.reference, self._compared_with("reference"))
+            real = self.look(batch.target, {a.feature for a in self.adversaries} | self.compares_with("target"))
+            reference = self.look(batch.reference, self.compares_with("reference"))
 
         losses = {}
         for term in self.terms:
@@ -142,14 +142,20 @@ class Trainer:
 
     def look(self, image: Tensor, wanted: set[str]) -> Features:
         """The `wanted` features of an image; "image" is the image itself."""
-        features = {"image": image}
+        features = {"image": image} if "image" in wanted else {}
         for view in self.views:
             if wanted.intersection(view.names):
                 features |= zip(view.names, view.compute(image), strict=True)
         return features
 
-    def _compared_with(self, what: str) -> set[str]:
+    def compares_with(self, what: str) -> set[str]:
+        """The features that terms compare with those of `what` ("reference" or "target")."""
         return {term.feature for term in self.terms if term.against == what}
+
+    def finite(self) -> bool:
+        """Whether every weight is a number: what is not must not be saved."""
+        networks = [self.generator, *(adversary.critic for adversary in self.adversaries)]
+        return all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
 
     def state(self) -> dict[str, dict]:
         """Everything between two steps, as state dicts by name."""

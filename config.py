@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -246,7 +246,7 @@ PRESETS: dict[str, Config] = {
 config = PRESETS["demo"]  # what `python fit.py` runs when no preset is named
 
 # What a resumed run may change: none of it enters the arithmetic of a step.
-_RESUMABLE = {"runs", "device", "data.root", "data.raw", "data.photos", "data.workers", "train.steps", "log"}
+_RESUMABLE = {"runs", "device", "data.root", "data.raw", "data.photos", "data.workers", "log"}
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
         return parsed.config, parsed.resume
     before = load(saved)
     after = _parse(arguments, before).config
-    changed = [name for name in _differences(to_dict(before), to_dict(after)) if not _resumable(name)]
+    changed = [name for name in _differences(to_dict(before), to_dict(after)) if not _resumable(name, before)]
     if changed:
         raise UserError(f"a resumed run cannot change {', '.join(changed)}: start another with --run NAME")
     return after, True
@@ -299,7 +299,9 @@ def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
     return names
 
 
-def _resumable(name: str) -> bool:
+def _resumable(name: str, before: Config) -> bool:
+    if name == "train.steps":
+        return before.train.schedule == "constant"  # a cosine is stretched over the steps
     return name in _RESUMABLE or name.split(".")[0] in _RESUMABLE
 
 
@@ -309,22 +311,33 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
-    """The inverse of `to_dict`; raises `UserError` for unknown keys."""
+    """The inverse of `to_dict`; raises `UserError` for unknown keys and wrong types."""
+    _require(isinstance(values, dict), f"section {kind.__name__.lower()} of the config is {values!r}")
     hints = get_type_hints(kind)
     unknown = sorted(values.keys() - hints.keys())
-    if unknown:
-        raise UserError(f"unknown config key '{unknown[0]}' in {kind.__name__}")
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            value = from_dict(value, hints[name])
-        built[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**built)
+    _require(not unknown, f"unknown config key '{', '.join(unknown)}' in {kind.__name__}")
+    return kind(**{name: _typed(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` from JSON as the type that a field has."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(value, hint)
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        _require(isinstance(value, list) and len(value) == len(kinds), f"{name} needs {len(kinds)} values, not {value}")
+        return tuple(_typed(name, item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
+    if get_origin(hint) is Literal:
+        _require(value in get_args(hint), f"{name} is {value!r}, none of {', '.join(get_args(hint))}")
+        return value
+    fits = type(value) is hint or (hint is float and type(value) is int)
+    _require(fits, f"{name} is {value!r}, which is no {hint.__name__}")
+    return hint(value)
 
 
 def load(path: Path) -> Config:
     """Read a run's config.json."""
     try:
         return from_dict(json.loads(path.read_text()))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"{path} is no config: {error}") from None

@@ -25,7 +25,7 @@ def run_cli(main: Callable[[], None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        sys.exit(_say(f"error: cannot write{where}: {error.strerror}; what was there before is untouched", 2))
+        sys.exit(_say(f"error: cannot use a file{where}: {error.strerror}; what was there before is untouched", 2))
 
 
 def _say(sentence: str, status: int) -> int:

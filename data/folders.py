@@ -158,9 +158,11 @@ def _plain(raw: Path, photos: Path) -> Split:
 def _without(train: Split, exclude: Path) -> Split:
     if not exclude.is_file():
         raise UserError(f"no file {exclude} with the names to exclude")
-    names = {Path(line.strip()).stem for line in exclude.read_text().splitlines() if line.strip()}
-    kept = [i for i, path in enumerate(train.raws) if path.stem not in names]
-    if not train.paired or not kept:
+    if not train.paired:
+        raise UserError(f"{exclude} names pairs to exclude, but these folders do not hold pairs")
+    names = {line.strip() for line in exclude.read_text().splitlines()}  # with or without the file's suffix
+    kept = [i for i, path in enumerate(train.raws) if not {path.stem, path.name, train.photos[i].name} & names]
+    if not kept:
         raise UserError(f"{exclude} leaves no training pair")
     return train.take(kept)
 
@@ -175,11 +177,15 @@ def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0,
     fractions of white; RAW, headless little-endian 16-bit of `headless_size` (height, width); or a camera's own file
     (DNG, NEF, CR2, ...), visible area, through LibRaw.
     """
+    if not path.is_file():
+        raise UserError(f"no file {path}")
     suffix = path.suffix.lower()
     if suffix == ".npy":
         mosaic = _read_npy(path, sensor)
     elif suffix == ".raw":
         mosaic = _read_headless(path, headless_size)
+    elif suffix == ".pgm":
+        mosaic = _read_pgm(path)
     elif suffix in CAMERA_FILES:
         mosaic = _read_camera_file(path, sensor)
     else:
@@ -210,8 +216,6 @@ def _decode(path: Path, **options) -> np.ndarray:
     try:
         return iio.imread(path, plugin="pillow", **options)
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's ways of saying broken or truncated
-        if not path.exists():
-            raise UserError(f"no file {path}") from None
         raise UserError(f"cannot read {path}: {error}") from None
 
 
@@ -240,6 +244,15 @@ def _read_headless(path: Path, size: tuple[int, int]) -> np.ndarray:
     if found != expected:
         raise UserError(f"{path} has {found} bytes; {height}x{width} 16-bit pixels are {expected}")
     return np.fromfile(path, dtype="<u2").reshape(height, width)
+
+
+def _read_pgm(path: Path) -> np.ndarray:
+    import cv2
+
+    mosaic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow would stretch 10 bits to 16
+    if mosaic is None:
+        raise UserError(f"cannot read {path}: it is no PGM file, or cut short")
+    return mosaic
 
 
 def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:

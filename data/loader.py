@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.folders import Split, flip, random_window, read_mosaic, read_photo
 from data.sensor import Sensor
+from errors import UserError
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Reader:
     sensor: Sensor
     headless_size: tuple[int, int] = (0, 0)  # (height, width) of headless .raw files
 
-    def mosaic(self, path) -> np.ndarray:
+    def mosaic(self, path: Path) -> np.ndarray:
         return read_mosaic(path, self.sensor, self.headless_size)
 
     def mosaic_tensor(self, mosaic: np.ndarray) -> Tensor:
@@ -50,12 +52,12 @@ class Patches(Dataset):
         rng = np.random.default_rng((self.seed, 2, k))
         window = random_window(mosaic.shape, self.patch, rng, raw_path, even=True)
         mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
-        mosaic = flip(mosaic[window], *mirror)
+        whole, mosaic = mosaic.shape, flip(mosaic[window], *mirror)
         if not self.split.paired:
             window = random_window(photo.shape, self.patch, rng, photo_path, even=False)
             mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
         else:
-            check_same_scene(mosaic_path=raw_path, photo_path=photo_path, photo=photo, window=window)
+            check_same_size(raw_path, photo_path, whole, photo.shape[:2])
         return self.reader.mosaic_tensor(mosaic), photo_tensor(flip(photo[window], *mirror))
 
     def _draw(self, k: int, count: int, stream: int) -> int:
@@ -63,12 +65,11 @@ class Patches(Dataset):
         return int(np.random.default_rng((self.seed, stream, epoch)).permutation(count)[place])
 
 
-def check_same_scene(mosaic_path, photo_path, photo: np.ndarray, window: tuple[slice, slice]) -> None:
-    """A pair must have one size, at least in the window that is cut."""
-    from errors import UserError
-
-    if photo.shape[0] < window[0].stop or photo.shape[1] < window[1].stop:
-        raise UserError(f"{photo_path} is smaller than its mosaic {mosaic_path}: paired files need one size")
+def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
+    """Raise `UserError` where a pair's (height, width) differ: then its pixels do not correspond."""
+    if mosaic != photo:
+        sizes = f"{mosaic[0]}x{mosaic[1]} and {photo[0]}x{photo[1]}"
+        raise UserError(f"{raw_path} and {photo_path} are a pair, but {sizes} (height x width)")
 
 
 class Positions(Sampler[int]):
@@ -108,9 +109,8 @@ def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iter
     """Each pair of a paired split, whole, in order: mosaic (1, 1, H, W) and target (1, 3, H, W), on the device."""
     for raw_path, photo_path in zip(split.raws, split.photos, strict=True):
         mosaic, photo = reader.mosaic(raw_path), read_photo(photo_path)
-        window = slice(0, mosaic.shape[0]), slice(0, mosaic.shape[1])
-        check_same_scene(raw_path, photo_path, photo, window)
-        yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo[window])[None].to(device)
+        check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
+        yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo)[None].to(device)
 
 
 def _one_thread(worker: int) -> None:

@@ -138,26 +138,30 @@ def vit(policy: str, name: str, file: str = "", seed: int = 0, normalise: bool =
     `normalise=False` leaves out the input's mean and standard deviation, as the released code.
     """
     import timm
+    from timm.models.vision_transformer import checkpoint_filter_fn
 
-    if not timm.is_model(name.split(".")[0]):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "vit_base_patch16_224"
+    architecture = name.split(".")[0]
+    if not timm.is_model(architecture):
+        near = ", ".join(timm.list_models(f"{name.split('_')[0]}_*")[:4]) or "vit_base_patch16_224"
         raise UserError(f"timm knows no model '{name}'; near it are: {near}")
-
-    def build(**options) -> nn.Module:
-        try:
-            return timm.create_model(name, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True, **options)
-        except TypeError:
-            raise UserError(
-                f"timm's '{name}' is no plain vision transformer; choose one, such as vit_base_patch16_224"
-            ) from None
-
-    network = _seeded(build, seed)
+    try:
+        network = _seeded(
+            lambda: timm.create_model(name, num_classes=0, dynamic_img_size=True, dynamic_img_pad=True), seed
+        )
+    except TypeError:
+        advice = "choose one, such as vit_base_patch16_224"
+        raise UserError(f"timm's '{name}' is no plain vision transformer; {advice}") from None
+    except RuntimeError as error:  # an unknown tag behind the dot
+        known = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise UserError(f"timm cannot build '{name}': {first_line(error)}; known tags are: {known}") from None
     path, provenance = _vit_source(policy, name, network.pretrained_cfg, file, seed)
     if path:
         try:
-            network = build(pretrained=True, pretrained_cfg_overlay={"file": str(path)})
-        except (RuntimeError, KeyError, OSError, ValueError, EOFError) as error:
+            found = timm.models.load_checkpoint(network, str(path), strict=False, filter_fn=checkpoint_filter_fn)
+        except Exception as error:  # whatever a foreign or broken file provokes
             raise UserError(f"{path} does not hold the weights of timm's '{name}': {first_line(error)}") from None
+        if found.missing_keys:
+            raise UserError(f"{path} does not hold the weights of timm's '{name}': no {found.missing_keys[0]}")
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     return ViT(network, mean if normalise else (0.0,) * 3, std if normalise else (1.0,) * 3, provenance)
 
@@ -180,7 +184,7 @@ def lpips_plus(policy: str = "pretrained", seed: int = 0) -> Measure:
     state = _features(read_state(trunk))
     places = {key.split(".")[1]: key.split(".")[0] for key in network.net.state_dict()}
     _load(network.net, {f"{places[k.split('.')[0]]}.{k}": v for k, v in state.items()}, trunk)
-    _load(network, {k: v for k, v in read_state(heads).items() if k.startswith("lin")}, heads, partial=True)
+    _load(network.lins, {k.removeprefix("lin"): v for k, v in read_state(heads).items()}, heads)
     return Measure(network, f"{provenance}, {heads.name}")
 
 
@@ -200,7 +204,7 @@ def dists(policy: str = "pretrained", seed: int = 0) -> Measure:
     state = _features(read_state(trunk))
     places = {key.split(".")[1]: key.split(".")[0] for key in network.state_dict() if key.startswith("stage")}
     state = {f"{places[k.split('.')[0]]}.{k}": v for k, v in state.items() if k.split(".")[0] in places}
-    _load(network, state | read_state(heads), trunk, partial=True)
+    _load(network, state | read_state(heads), f"{trunk} with {heads}")
     return Measure(network, f"{provenance}, {heads.name}")
 
 
@@ -267,12 +271,15 @@ def _features(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix("features."): v for k, v in state.items() if k.startswith("features.")}
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], path: Path, partial: bool = False) -> None:
-    wanted = network.state_dict().keys()
+def _load(network: nn.Module, state: dict[str, Tensor], where: Path | str) -> None:
+    """Fill every parameter of `network`; what else is in `state` is left."""
+    missing = [name for name, _ in network.named_parameters() if name not in state]
+    if missing:
+        raise UserError(f"{where} does not hold these weights: no {missing[0]}")
     try:
-        network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=not partial)
+        network.load_state_dict({k: state[k] for k in network.state_dict() if k in state}, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{path} does not hold these weights: {first_line(error)}") from None
+        raise UserError(f"{where} does not hold these weights: {first_line(error)}") from None
 
 
 def _matconvnet_state(path: Path) -> dict[str, Tensor]:

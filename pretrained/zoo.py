@@ -99,6 +99,8 @@ def open_generator(source: str) -> tuple[str, dict[str, Tensor]]:
         path = download(source)
     content = read_state(path)
     state = content.get("generator", content)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds no generator")
     return recognise(state, str(path)), state
 
 

@@ -1,0 +1,159 @@
+"""The stream of patches: a function of seed and position alone, whoever reads it and from wherever."""
+
+from itertools import islice
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from data.folders import Split
+from data.loader import Patches, Reader, evaluation_pairs, photo_tensor, training_batches
+from data.sensor import Sensor
+from errors import UserError
+
+SENSOR = Sensor(white_level=8191.0)
+CPU = torch.device("cpu")
+COUNT, SIDE, PATCH = 5, 24, 8
+
+
+def photo_of(mosaic: np.ndarray) -> np.ndarray:
+    """A photograph that tells where it was taken: every pixel is its mosaic's, in two bytes."""
+    return np.stack((mosaic // 256, mosaic % 256, np.zeros_like(mosaic)), axis=2).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory) -> Split:
+    """Scenes whose values are all different: those of scene i begin at 1000 i."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for i in range(COUNT):
+        mosaic = (1000 * i + np.random.default_rng(i).permutation(SIDE * SIDE)).reshape(SIDE, SIDE).astype(np.uint16)
+        iio.imwrite(folder / f"{i}_raw.png", mosaic)
+        iio.imwrite(folder / f"{i}_photo.png", photo_of(mosaic))
+    return Split(*(tuple(folder / f"{i}_{side}.png" for i in range(COUNT)) for side in ("raw", "photo")), paired=True)
+
+
+@pytest.fixture
+def loose(split) -> Split:
+    return Split(split.raws, split.photos, paired=False)
+
+
+def digital(mosaic: torch.Tensor) -> torch.Tensor:
+    return (8191 * mosaic).round()
+
+
+def digital_of_photo(target: torch.Tensor) -> torch.Tensor:
+    high, low, _ = (255 * target).round().unbind(-3)
+    return (256 * high + low).unsqueeze(-3)
+
+
+def scene(values: torch.Tensor) -> int:
+    return int(values.amax()) // 1000
+
+
+@pytest.mark.parametrize("flips", (False, True))
+def test_a_sample_depends_on_seed_and_position_alone(split, flips):
+    patches = Patches(split, Reader(SENSOR), PATCH, seed=1, flips=flips)
+    forwards = [patches[k] for k in range(7)]
+    for k in reversed(range(7)):
+        fresh = Patches(split, Reader(SENSOR), PATCH, seed=1, flips=flips)[k]
+        assert all(torch.equal(a, b) for a, b in zip(fresh, forwards[k], strict=True))
+
+
+def test_another_seed_gives_another_stream(split):
+    one, two = (Patches(split, Reader(SENSOR), PATCH, seed) for seed in (0, 1))
+    assert any(not torch.equal(one[k][0], two[k][0]) for k in range(COUNT))
+
+
+@pytest.mark.parametrize("epoch", (0, 1, 2))
+def test_an_epoch_visits_every_file_once(split, loose, epoch):
+    positions = range(epoch * COUNT, (epoch + 1) * COUNT)
+    for pairs in (split, loose):
+        samples = [Patches(pairs, Reader(SENSOR), PATCH, seed=3)[k] for k in positions]
+        assert sorted(scene(digital(m)) for m, _ in samples) == list(range(COUNT))
+        assert sorted(scene(digital_of_photo(t)) for _, t in samples) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("flips", (False, True))
+def test_a_pair_is_of_one_scene_and_one_window(split, flips):
+    patches = Patches(split, Reader(SENSOR), PATCH, seed=0, flips=flips)
+    for k in range(12):
+        mosaic, target = patches[k]
+        assert mosaic.shape == (1, PATCH, PATCH) and target.shape == (3, PATCH, PATCH)
+        assert torch.equal(digital(mosaic), digital_of_photo(target))
+
+
+def test_flips_happen_and_all_four_ways(split):
+    plain, flipped = (Patches(split, Reader(SENSOR), PATCH, seed=0, flips=flips) for flips in (False, True))
+    ways = set()
+    for k in range(24):
+        one, other = plain[k][0][0, :-1, :-1], flipped[k][0][0, :-1, :-1]
+        ways |= {dims for dims in ((), (0,), (1,), (0, 1)) if torch.equal(one.flip(dims), other)}
+    assert ways == {(), (0,), (1,), (0, 1)}
+
+
+def test_unpaired_sides_are_independent(loose):
+    patches = Patches(loose, Reader(SENSOR), PATCH, seed=0)
+    samples = [patches[k] for k in range(6 * COUNT)]
+    pairs = {(scene(digital(m)), scene(digital_of_photo(t))) for m, t in samples}
+    assert len(pairs) > 2 * COUNT  # not one partner for each
+    assert not any(torch.equal(digital(m), digital_of_photo(t)) for m, t in samples)
+
+
+def test_unpaired_sides_may_differ_in_number(loose):
+    lopsided = Split(loose.raws[:2], loose.photos, paired=False)
+    patches = Patches(lopsided, Reader(SENSOR), PATCH, seed=0)
+    targets = {scene(digital_of_photo(patches[k][1])) for k in range(COUNT)}
+    assert targets == set(range(COUNT))
+
+
+@pytest.mark.parametrize("workers", (0, 2))
+def test_batches_from_a_later_step_are_the_tail_of_the_stream(split, workers):
+    patches = Patches(split, Reader(SENSOR), PATCH, seed=0)
+    whole = list(islice(training_batches(patches, 3, 0, 0, CPU), 4))
+    tail = list(islice(training_batches(patches, 3, 2, workers, CPU), 2))
+    for (mosaic, target), (later_mosaic, later_target) in zip(whole[2:], tail, strict=True):
+        assert torch.equal(mosaic, later_mosaic) and torch.equal(target, later_target)
+    assert whole[0][0].shape == (3, 1, PATCH, PATCH) and whole[0][1].shape == (3, 3, PATCH, PATCH)
+    assert torch.equal(whole[1][0][0], patches[3][0])
+
+
+def test_evaluation_pairs_are_whole_and_in_order(split):
+    pairs = list(evaluation_pairs(split, Reader(SENSOR), CPU))
+    assert len(pairs) == COUNT
+    for i, (mosaic, target) in enumerate(pairs):
+        assert mosaic.shape == (1, 1, SIDE, SIDE) and target.shape == (1, 3, SIDE, SIDE)
+        assert np.array_equal(digital(mosaic)[0, 0], iio.imread(split.raws[i]))
+        assert torch.equal(digital(mosaic), digital_of_photo(target))
+
+
+def test_white_is_one_and_black_keeps_its_level():
+    tensor = Reader(Sensor()).mosaic_tensor(np.array([[0, 62], [1023, 341]], np.uint16))
+    assert tensor.dtype == torch.float32
+    torch.testing.assert_close(tensor, torch.tensor([[[0, 62 / 1023], [1, 1 / 3]]]))
+
+
+def test_photo_tensor_by_hand():
+    photo = np.array([[[0, 51, 255], [255, 0, 0]]], np.uint8)[:, ::-1]  # a view, as a flip leaves it
+    torch.testing.assert_close(photo_tensor(photo), torch.tensor([[[1, 0]], [[0, 0.2]], [[0, 1.0]]]))
+
+
+@pytest.fixture
+def mismatched(tmp_path) -> Split:
+    iio.imwrite(tmp_path / "m.png", np.zeros((16, 16), np.uint16))
+    iio.imwrite(tmp_path / "p.png", np.zeros((16, 6, 3), np.uint8))
+    return Split((tmp_path / "m.png",), (tmp_path / "p.png",), paired=True)
+
+
+def test_a_pair_of_two_sizes_is_refused(mismatched):
+    for read in (
+        lambda: Patches(mismatched, Reader(SENSOR), PATCH, seed=0)[0],
+        lambda: list(evaluation_pairs(mismatched, Reader(SENSOR), CPU)),
+    ):
+        with pytest.raises(UserError, match=r"m.png and .*p.png are a pair, but \d+x\d+ and \d+x\d+"):
+            read()
+
+
+def test_a_patch_that_fits_no_file_names_it(split):
+    with pytest.raises(UserError, match="_raw.png is 24x24, smaller than a patch of 32"):
+        Patches(split, Reader(SENSOR), 32, seed=0)[0]

@@ -1,0 +1,139 @@
+"""The generators: sizes from the paper, outputs of the released weights, and that all of them can learn."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from errors import UserError
+from models import MODELS, build_model
+
+RELEASED = {
+    "efficient": ("Efficient_ISP_unpaired_step_27220", "packed"),
+    "robust": ("Robust_unpaired_step_66090", "packed"),
+    "rmfa-tiny": ("RMFA_TINY_unpaired_step_48270", "three_channel_split"),
+}
+SMALL = tuple(RELEASED)
+
+
+def seeded(name: str, seed: int = 0) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(name)
+
+
+def random_input(model: torch.nn.Module, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    size = (1, 4, height // 2, width // 2) if model.input_format == "packed" else (1, 3, height, width)
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+
+
+def released_state(name: str) -> dict[str, torch.Tensor]:
+    folder = os.environ.get("ISP_RELEASED")
+    if not folder:
+        pytest.skip("ISP_RELEASED is not set: a folder with the released .pth files")
+    path = Path(folder) / f"{RELEASED[name][0]}.pth"
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@pytest.mark.parametrize("name, count", (("efficient", 3060), ("robust", 1616), ("rmfa-tiny", 29223)))
+def test_parameter_counts_are_the_published_ones(name, count):
+    assert sum(p.numel() for p in build_model(name).parameters()) == count
+
+
+@pytest.mark.parametrize("name, blocks, width", (("rmfa-medium", 8, 32), ("rmfa-large", 20, 64)))
+def test_larger_rmfa_nets_have_more_blocks_and_channels(name, blocks, width):
+    with torch.device("meta"):
+        model = build_model(name)
+    assert len(model.rmfa_blocks) == blocks and model.input_module[0].out_channels == width
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_input_format_is_named(name):
+    with torch.device("meta"):
+        assert build_model(name).input_format == ("split" if name.startswith("rmfa") else "packed")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("size", ((4, 4), (32, 48), (36, 52), (38, 46), (34, 66)))
+def test_output_has_the_mosaic_s_size(name, size):
+    model = seeded(name)
+    with torch.no_grad():
+        assert model(random_input(model, *size)).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_output_range(name):
+    model = seeded(name)
+    with torch.no_grad():
+        output = model(4 * random_input(model, 16, 16) - 1)
+    assert output.min() >= 0 and (name != "rmfa-tiny" or output.max() <= 1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_images_of_a_batch_do_not_mix(name):
+    model = seeded(name)
+    one, two = random_input(model, 16, 24), random_input(model, 16, 24, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(model(torch.cat((one, two))), torch.cat((model(one), model(two))))
+
+
+@pytest.mark.parametrize("name", ("efficient", "robust"))
+def test_sub_pixels_are_those_of_pixel_shuffle(name):
+    model = seeded(name)
+    torch.nn.init.zeros_(model.conv3.weight)
+    model.conv3.bias.data = torch.arange(12.0)
+    output = model(torch.zeros(1, 4, 1, 1))
+    assert torch.equal(output[0], torch.arange(12.0).view(3, 2, 2))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_reach_every_parameter(name):
+    reached = {}
+    for seed in range(5):  # a ReLU can be shut for one seed
+        model = seeded(name, seed)
+        model(random_input(model, 16, 16)).square().mean().backward()
+        for key, parameter in model.named_parameters():
+            assert parameter.grad.isfinite().all()
+            reached[key] = reached.get(key, False) or bool(parameter.grad.any())
+    assert all(reached.values()), [key for key, any_gradient in reached.items() if not any_gradient]
+
+
+@pytest.mark.parametrize("name", ("efficient", "robust"))
+def test_no_output_channel_is_born_dead(name):
+    for seed in range(20):
+        model = seeded(name, seed)
+        output = torch.nn.functional.pixel_unshuffle(model(random_input(model, 64, 64, seed)), 2)
+        assert (output.amax(dim=(0, 2, 3)) > 0).all(), f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_seed_repeats_the_weights_and_another_does_not(name):
+    one, again, other = (next(seeded(name, seed).parameters()) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_keys_are_those_of_the_released_files(name):
+    expected = {key: value.shape for key, value in released_state(name).items()}
+    assert {key: value.shape for key, value in build_model(name).state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_released_weights_give_the_published_output(name):
+    path = os.environ.get("ISP_GOLDEN")
+    if not path:
+        pytest.skip("ISP_GOLDEN is not set: the path of golden.npz")
+    file, source = RELEASED[name]
+    model = build_model(name)
+    model.load_state_dict(released_state(name))
+    with np.load(path) as golden, torch.no_grad():
+        output = model(torch.from_numpy(golden[source]))
+        expected = torch.from_numpy(golden[f"output:Fujifilm/{file}"])
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
+
+
+def test_an_unknown_model_lists_the_known():
+    with pytest.raises(UserError, match="'rmfa'.*" + ", ".join(MODELS)):
+        build_model("rmfa")

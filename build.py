@@ -146,13 +146,12 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
     if adversaries:
         critics = [p for adversary in adversaries for p in adversary.critic.parameters() if p.requires_grad]
         critic_optimizer = torch.optim.Adam(critics, train.critic_lr, (train.beta1, train.beta2))
-    schedules = []
-    if train.schedule == "cosine" and train.steps:
-        schedules = [
-            torch.optim.lr_scheduler.CosineAnnealingLR(o, train.steps, 0.01 * o.param_groups[0]["lr"])
-            for o in (optimizer, critic_optimizer)
-            if o
-        ]
+
+    def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler | None:
+        if train.schedule == "constant" or not steps:
+            return None
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 0.01 * optimizer.param_groups[0]["lr"])
+
     return Trainer(
         generator,
         optimizer,
@@ -163,7 +162,8 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         RelativisticLoss(100 * train.gamma if config.as_released else train.gamma),
         train.critic_every,
         train.clip_norm,
-        schedules,
+        schedule(optimizer, train.steps),
+        schedule(critic_optimizer, -(-train.steps // train.critic_every)) if adversaries else None,
         train.ema,
     )
 

@@ -104,7 +104,11 @@ class Pretrain:
 
     def __post_init__(self):
         _require(self.steps >= 0 and self.lr > 0, "pretrain.steps must not be negative, and pretrain.lr be positive")
-        _require(min(self.content, self.mse, self.tv) >= 0, "the weights of pretrain must not be negative")
+        weights = (self.content, self.mse, self.tv)
+        _require(min(weights) >= 0, "the weights of pretrain must not be negative")
+        _require(
+            not self.steps or max(weights) > 0, "every weight of pretrain is 0; set pretrain.steps to 0 to skip it"
+        )
 
 
 @dataclass(frozen=True)

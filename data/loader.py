@@ -1,5 +1,6 @@
 """From files to batches: an endless, seeded stream of patches that can be entered at any position."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,8 @@ def training_batches(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator(),  # or each loader would draw from the run's own random state
     )
     for mosaic, target in loader:
         yield mosaic.to(device, non_blocking=True), target.to(device, non_blocking=True)
@@ -113,5 +115,7 @@ def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iter
         yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo)[None].to(device)
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -126,6 +126,7 @@ def smoothstep(image: np.ndarray) -> np.ndarray:
 
 
 def inverse_smoothstep(image: np.ndarray) -> np.ndarray:
+    """What `smoothstep` was applied to, in closed form."""
     return 0.5 - np.sin(np.arcsin(1 - 2 * np.clip(image, 0, 1)) / 3)
 
 
@@ -135,6 +136,7 @@ def gamma_compress(image: np.ndarray) -> np.ndarray:
 
 
 def gamma_expand(image: np.ndarray) -> np.ndarray:
+    """sRGB to linear, as the power 2.2."""
     return np.maximum(image, 0) ** 2.2
 
 
@@ -307,6 +309,7 @@ def progress(items: list, what: str):
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
+    """Write uint8 HxWx3 or uint16 HxW."""
     import imageio.v3 as iio
 
     path.write_bytes(iio.imwrite("<bytes>", array, extension=".png"))  # so that a full disk is an OSError
@@ -415,6 +418,7 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
 
 
 def check_patch(patch: int) -> None:
+    """Refuse a patch that would cut a CFA block."""
     if patch < 2 or patch % 2:
         raise UserError(f"patch is {patch}; it must be even and positive, as the CFA repeats every two pixels")
 

@@ -106,7 +106,8 @@ def open_generator(source: str) -> tuple[str, dict[str, Tensor]]:
 
 def open_folder(folder: Path) -> dict[str, tuple[str, dict[str, Tensor]]]:
     """{file name without suffix: (model name, state dict)} of all generators (*.pth, *.pt) in a folder."""
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".pth", ".pt")) if folder.is_dir() else []
+    found = folder.glob("[!.]*") if folder.is_dir() else []  # a dot begins what a killed write left
+    files = sorted(path for path in found if path.suffix in (".pth", ".pt"))
     if not files:
         raise UserError(f"no .pth or .pt file in {folder}")
     return {path.stem: open_generator(str(path)) for path in files}

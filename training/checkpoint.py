@@ -57,10 +57,14 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign or broken file provokes
-        raise UserError(f"{path} is no readable checkpoint: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is no readable checkpoint: {_gist(error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is no checkpoint: it holds {type(content).__name__}")
     return content
+
+
+def _gist(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def save_generator(path: Path, generator: torch.nn.Module, **description: Any) -> None:

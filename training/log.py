@@ -31,7 +31,7 @@ class RunLog:
         self.path = folder / "log.jsonl"
         self.file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
         os.truncate(self.path, min(position, self.path.stat().st_size))
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step)
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step + 1)
 
     def write(self, stage: str, step: int, total_step: int, values: dict[str, float]) -> None:
         """Add one line; `total_step` counts over all stages, for TensorBoard."""

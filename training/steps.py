@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from losses.balance import assign, balance, parameter_gradients
@@ -75,7 +76,8 @@ class Trainer:
     game: Game | None = None
     critic_every: int = 1  # the critics learn every so many steps
     clip_norm: float = 1.0  # of each critic's gradient
-    schedules: Sequence[torch.optim.lr_scheduler.LRScheduler] = ()
+    schedule: LRScheduler | None = None  # steps with the generator
+    critic_schedule: LRScheduler | None = None  # steps with the critics
     ema_decay: float = 0.0  # 0 is no average
     ema: AveragedModel | None = field(init=False, default=None)
 
@@ -111,8 +113,6 @@ class Trainer:
 
         if self.adversaries and number % self.critic_every == 0:
             statistics |= self._update_critics(fake, real)
-        for schedule in self.schedules:
-            schedule.step()
         return statistics
 
     def _update_generator(self, generated: Tensor, image: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,6 +121,8 @@ class Trainer:
         total, norms = balance(gradients, self.weights)
         assign(self.parameters, total)
         self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
         if self.ema:
             self.ema.update_parameters(self.generator)
         statistics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
@@ -138,6 +140,8 @@ class Trainer:
             nn.utils.clip_grad_norm_(trained, self.clip_norm)
             statistics |= {f"critic/{adversary.name}/{key}": value for key, value in details.items()}
         self.critic_optimizer.step()
+        if self.critic_schedule:
+            self.critic_schedule.step()
         return statistics
 
     def look(self, image: Tensor, wanted: set[str]) -> Features:
@@ -169,5 +173,5 @@ class Trainer:
     def _parts(self) -> dict:
         parts = {"generator": self.generator, "optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer}
         parts |= {f"critic/{a.name}": a.critic for a in self.adversaries}
-        parts |= {f"schedule/{i}": schedule for i, schedule in enumerate(self.schedules)}
-        return {name: part for name, part in (parts | {"ema": self.ema}).items() if part is not None}
+        parts |= {"schedule": self.schedule, "critic_schedule": self.critic_schedule, "ema": self.ema}
+        return {name: part for name, part in parts.items() if part is not None}

@@ -1,0 +1,83 @@
+"""The critics' logits, sizes and parameters, and which of them learn."""
+
+import pytest
+import torch
+
+from discriminators import ColorDiscriminator, TextureDiscriminator
+
+SIZES = ((63, 63), (15, 15), (3, 3), (15, 7), (1, 1), (8, 9))
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def lin0() -> TextureDiscriminator:
+    """The critic of relu1 at the paper's patches of 256."""
+    return TextureDiscriminator(64, (63, 63))
+
+
+def test_texture_critic_has_the_published_number_of_parameters(lin0):
+    assert count(lin0) == 9_297_585
+    assert lin0.fc1.weight.numel() == 128 * 8 * 8 * 1024 == 8_388_608
+
+
+def test_color_critic_has_the_published_number_of_parameters():
+    assert count(ColorDiscriminator(768)) == (768 * 512 + 512) + (512 * 512 + 512) + (512 + 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", (3, 64))
+def test_texture_critic_gives_one_logit_an_image(channels, size):
+    assert TextureDiscriminator(channels, size)(random(2, channels, *size)).shape == (2,)
+
+
+@pytest.mark.parametrize("tokens", (1, 4, 196))
+def test_color_critic_gives_one_logit_an_image(tokens):
+    assert ColorDiscriminator(192)(random(3, tokens, 192)).shape == (3,)
+
+
+@pytest.mark.parametrize("build", (lambda: TextureDiscriminator(8, (15, 7)), lambda: ColorDiscriminator(16)))
+def test_all_parameters_exist_after_init_and_learn(build):
+    critic = build()
+    before = [name for name, _ in critic.named_parameters()]
+    critic(random(2, 8, 15, 7) if isinstance(critic, TextureDiscriminator) else random(2, 5, 16)).sum().backward()
+    assert [name for name, _ in critic.named_parameters()] == before
+    assert all(p.grad is not None and p.grad.any() for p in critic.parameters())
+
+
+def test_as_released_the_first_fully_connected_layer_learns_nothing():
+    critic = TextureDiscriminator(8, (15, 7), train_fc1=False)
+    critic(random(2, 8, 15, 7)).sum().backward()
+    without = {name for name, p in critic.named_parameters() if p.grad is None}
+    assert without == {"fc1.weight", "fc1.bias"}
+
+
+def test_train_fc1_changes_no_initial_value():
+    critics = []
+    for train_fc1 in (True, False):
+        torch.manual_seed(0)
+        critics.append(TextureDiscriminator(8, (3, 3), train_fc1).state_dict())
+    assert all(torch.equal(critics[0][name], critics[1][name]) for name in critics[0])
+
+
+@pytest.mark.parametrize(
+    "build, shape",
+    ((lambda: TextureDiscriminator(8, (7, 7)), (3, 8, 7, 7)), (lambda: ColorDiscriminator(16), (3, 5, 16))),
+)
+def test_images_of_a_batch_do_not_mix(build, shape):
+    critic, features = build(), random(*shape)
+    alone = torch.cat([critic(sample[None]) for sample in features])
+    torch.testing.assert_close(critic(features), alone)
+
+
+def test_color_critic_is_the_mean_over_tokens():
+    critic, tokens = ColorDiscriminator(16), random(2, 6, 16)
+    each = torch.stack([critic(tokens[:, i : i + 1]) for i in range(6)]).mean(0)
+    torch.testing.assert_close(critic(tokens), each)
+    torch.testing.assert_close(critic(tokens), critic(tokens[:, torch.tensor([3, 1, 5, 0, 4, 2])]))

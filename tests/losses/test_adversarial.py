@@ -1,0 +1,143 @@
+"""The relativistic game on critics whose logits, slopes and penalties are known."""
+
+from math import exp, log
+
+import pytest
+import torch
+from torch import nn
+
+from losses.adversarial import RelativisticLoss, discriminator_loss, generator_loss, penalised_logits
+
+SLOPE = torch.tensor([1.0, -2.0, 3.0])  # of the linear critic; its square is 14
+
+
+def softplus(x: float) -> float:
+    return log(1 + exp(x))
+
+
+def linear(features: torch.Tensor) -> torch.Tensor:
+    return features @ SLOPE.to(features)
+
+
+def quadratic(features: torch.Tensor) -> torch.Tensor:
+    return features.square().sum(1) / 2
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def critic() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1), nn.Flatten(0)).double()
+
+
+def test_losses_by_hand():
+    fake, real = torch.tensor([0.0, 1.0]), torch.tensor([1.0, -1.0])
+    assert generator_loss(fake, real).item() == pytest.approx((softplus(1) + softplus(-2)) / 2)
+    assert discriminator_loss(fake, real).item() == pytest.approx((softplus(-1) + softplus(2)) / 2)
+
+
+def test_equal_logits_cost_log_2():
+    logits = torch.tensor([3.0, -1.0])
+    assert generator_loss(logits, logits).item() == pytest.approx(log(2))
+    assert discriminator_loss(logits, logits).item() == pytest.approx(log(2))
+
+
+def test_losses_stay_finite_for_huge_logits():
+    assert generator_loss(torch.tensor([-1e4]), torch.tensor([1e4])).item() == pytest.approx(2e4)
+    assert discriminator_loss(torch.tensor([-1e4]), torch.tensor([1e4])).item() == 0
+
+
+@pytest.mark.parametrize("loss", (generator_loss, discriminator_loss))
+def test_gradients_of_the_losses(loss):
+    assert torch.autograd.gradcheck(loss, (random(4).requires_grad_(), random(4, seed=1).requires_grad_()))
+
+
+@pytest.mark.parametrize("batch", (1, 2, 7))
+def test_the_penalty_of_a_linear_critic_is_its_squared_slope_whatever_the_batch(batch):
+    features = random(batch, 3)
+    logits, penalty = penalised_logits(linear, features)
+    torch.testing.assert_close(logits, linear(features))
+    assert logits.shape == (batch,) and penalty.item() == pytest.approx(14)
+
+
+def test_the_penalty_is_the_batch_mean_of_each_sample_s_squared_slope():
+    _, penalty = penalised_logits(quadratic, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert penalty.item() == pytest.approx((5 + 25) / 2)
+
+
+def test_the_penalty_sums_over_all_dimensions_of_a_sample():
+    features = torch.full((2, 3, 4, 5), 2.0)
+    _, penalty = penalised_logits(lambda x: x.square().sum((1, 2, 3)) / 2, features)
+    assert penalty.item() == pytest.approx(60 * 4)
+
+
+def test_the_features_are_left_alone():
+    features = random(2, 4).requires_grad_()
+    _, penalty = penalised_logits(quadratic, 2 * features)
+    penalty.backward()
+    assert features.grad is None
+
+
+def test_penalty_is_differentiable_with_respect_to_the_critic(critic):
+    parameters = dict(critic.named_parameters())
+    features = random(3, 4)
+
+    def penalty(*values: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(parameters, values, strict=True))
+        return penalised_logits(lambda x: torch.func.functional_call(critic, named, x), features)[1]
+
+    assert torch.autograd.gradcheck(penalty, tuple(parameters.values()))
+
+
+def test_objective_is_differentiable_with_respect_to_the_critic(critic):
+    parameters = dict(critic.named_parameters())
+    fake, real = random(3, 4), random(3, 4, seed=1)
+
+    def objective(*values: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(parameters, values, strict=True))
+        return RelativisticLoss(3).discriminator(lambda x: torch.func.functional_call(critic, named, x), fake, real)[0]
+
+    assert torch.autograd.gradcheck(objective, tuple(parameters.values()))
+
+
+def test_the_critic_s_objective_by_hand():
+    fake, real = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])  # logits 0.5 and 2, squared slopes 1 and 4
+    loss, statistics = RelativisticLoss(gamma=10).discriminator(quadratic, fake, real)
+    assert loss.item() == pytest.approx(softplus(0.5 - 2) + 10 / 2 * 4 + 10 / 2 * 1)
+    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(
+        {"loss": loss.item(), "gap": 1.5, "r1": 20, "r2": 5}
+    )
+
+
+def test_without_gamma_there_is_no_penalty():
+    fake, real = random(2, 3), random(2, 3, seed=1)
+    loss, _ = RelativisticLoss(gamma=0).discriminator(linear, fake, real)
+    torch.testing.assert_close(loss, discriminator_loss(linear(fake), linear(real)))
+
+
+def test_the_generator_s_objective_by_hand():
+    fake, real = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    assert RelativisticLoss(10).generator(quadratic, fake, real).item() == pytest.approx(softplus(1.5))
+
+
+def test_the_generator_s_objective_reaches_only_the_fake_features(critic):
+    fake, real = random(2, 4).requires_grad_(), random(2, 4, seed=1).requires_grad_()
+    RelativisticLoss(10).generator(critic, fake, real).backward()
+    assert fake.grad.any() and real.grad is None
+
+
+def test_real_logits_give_the_critic_no_gradient_in_the_generator_s_objective(critic):
+    fake, real = random(2, 4), random(2, 4, seed=1)
+    RelativisticLoss(10).generator(critic, fake, real).backward()
+    actual = [p.grad for p in critic.parameters()]
+    constant = critic(real).detach()
+    expected = torch.autograd.grad(generator_loss(critic(fake), constant), list(critic.parameters()))
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def test_statistics_are_detached(critic):
+    loss, statistics = RelativisticLoss(10).discriminator(critic, random(2, 4), random(2, 4, seed=1))
+    assert loss.requires_grad and not any(value.requires_grad for value in statistics.values())

@@ -1,0 +1,122 @@
+"""What a run tells: lines that a resumed run repeats, TensorBoard, and the end of a run that has diverged."""
+
+import json
+
+import pytest
+import torch
+
+from errors import UserError
+from training.log import Progress, RunLog, to_floats
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def scalars(folder, name: str) -> list[int]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return [event.step for event in events.Scalars(name)]
+
+
+def write(log: RunLog, *steps: int) -> None:
+    for step in steps:
+        log.write("train", step, step, {"loss": step / 2})
+
+
+def test_a_line_holds_stage_step_and_values(tmp_path):
+    log = RunLog(tmp_path)
+    log.write("pretrain", 10, 10, {"loss/tv": 0.5, "norm/tv": 2.0})
+    log.write("train", 1, 11, {"val_psnr": 20.25})
+    assert lines(tmp_path) == [  # readable while the log is open
+        {"stage": "pretrain", "step": 10, "loss/tv": 0.5, "norm/tv": 2.0},
+        {"stage": "train", "step": 1, "val_psnr": 20.25},
+    ]
+    log.close()
+
+
+def test_a_log_goes_on_from_a_position(tmp_path):
+    log = RunLog(tmp_path)
+    write(log, 1, 2)
+    position = log.position
+    assert position == (tmp_path / "log.jsonl").stat().st_size
+    write(log, 3)
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    log.file.write(b'{"stage": "tr')  # a kill in mid-line
+    log.close()
+    resumed = RunLog(tmp_path, position, 2)
+    assert len(lines(tmp_path)) == 2
+    write(resumed, 3)
+    resumed.close()
+    assert (tmp_path / "log.jsonl").read_bytes() == whole
+
+
+def test_a_fresh_log_forgets_the_old_one(tmp_path):
+    for _ in range(2):
+        log = RunLog(tmp_path)
+        write(log, 1)
+        log.close()
+    assert len(lines(tmp_path)) == 1
+
+
+def test_tensorboard_counts_over_all_stages(tmp_path):
+    log = RunLog(tmp_path)
+    log.write("train", 1, 101, {"loss": 1.0})
+    log.close()
+    assert scalars(tmp_path, "train/loss") == [101]
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
+    log = RunLog(tmp_path)
+    write(log, 1, 2)
+    position = log.position
+    write(log, 3, 4)
+    log.close()
+    resumed = RunLog(tmp_path, position, 2)  # the state was saved at step 2
+    write(resumed, 3)
+    resumed.close()
+    assert scalars(tmp_path, "train/loss") == [1, 2, 3]
+
+
+def test_statistics_become_numbers():
+    assert to_floats({"loss/tv": torch.tensor(0.5), "norm/tv": torch.tensor(2)}, "step 1") == {
+        "loss/tv": 0.5,
+        "norm/tv": 2.0,
+    }
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf"), -float("inf")))
+def test_a_statistic_that_is_no_number_ends_the_run(value):
+    statistics = {"loss/tv": torch.tensor(1.0), "norm/content": torch.tensor(value)}
+    with pytest.raises(UserError, match=rf"norm/content is {value} at step 7 of train"):
+        to_floats(statistics, "step 7 of train")
+
+
+def test_progress_without_a_terminal_prints_a_line_at_the_end(capsys):
+    progress = Progress("train", 0, 3)
+    progress.update(1)
+    progress.update(2, val_psnr=20.123)
+    progress.update(3)
+    progress.close()
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1 and "train" in err and "3/3" in err and "val_psnr 20.12" in err
+    assert "\r" not in err
+
+
+def test_progress_without_a_terminal_prints_a_line_now_and_then(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("training.log.time.monotonic", lambda: now[0])
+    progress = Progress("train", 0, 1000)
+    for step in range(1, 101):
+        now[0] += 1
+        progress.update(step)
+    assert len(capsys.readouterr().err.splitlines()) == 5  # every 20 seconds
+
+
+def test_progress_of_a_resumed_run_starts_where_it_stands(capsys):
+    progress = Progress("train", 8, 10)
+    progress.update(9)
+    progress.update(10)
+    assert "10/10" in capsys.readouterr().err

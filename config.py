@@ -230,9 +230,12 @@ PRESETS: dict[str, Config] = {
     "demo": Config(
         data=Data(root="datasets/demo", demo=True, patch=64, batch=8, workers=0, flips=True, val_count=0, test_count=0),
         backbones=Backbones("auto", vit="vit_tiny_patch16_224"),
-        pretrain=Pretrain(steps=1000, lr=1e-3),
-        train=Train(steps=600, lr=2e-4, critic_lr=2e-4, critic_every=1, ema=0.99),
-        log=Log(val_every=100, save_every=50, state_every=100),
+        # Short, and with random features that see little detail: so a high rate that falls, and little smoothing.
+        pretrain=Pretrain(steps=1500, lr=1e-3, content=0.0, tv=0.01),
+        train=Train(
+            steps=450, lr=1e-3, critic_lr=5e-4, critic_every=1, ema=0.99, schedule="cosine", content=1.0, tv=0.1
+        ),
+        log=Log(val_every=150, save_every=50, state_every=150),
     ),
     "fujifilm-efficient": Config(run="fujifilm-efficient"),
     "fujifilm-robust": Config(run="fujifilm-robust", model="robust"),

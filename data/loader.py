@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.folders import Split, flip, random_window, read_mosaic, read_photo
 from data.sensor import Sensor
@@ -94,16 +94,20 @@ def training_batches(
     What comes depends on the step alone, not on the number of workers or on what was drawn before.
     """
     loader = DataLoader(
-        patches,
+        _Told(patches),
         batch,
         sampler=Positions(step * batch),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        collate_fn=_collate,
         worker_init_fn=_begin_worker,
         generator=torch.Generator(),  # or each loader would draw from the run's own random state
     )
-    for mosaic, target in loader:
+    for loaded in loader:
+        if isinstance(loaded, UserError):
+            raise loaded
+        mosaic, target = loaded
         yield mosaic.to(device, non_blocking=True), target.to(device, non_blocking=True)
 
 
@@ -113,6 +117,24 @@ def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iter
         mosaic, photo = reader.mosaic(raw_path), read_photo(photo_path)
         check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
         yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo)[None].to(device)
+
+
+class _Told(Dataset):
+    """Hands a user's mistake over as a value: what a worker raises would arrive wrapped in its traceback."""
+
+    def __init__(self, patches: Patches):
+        self.patches = patches
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor] | UserError:
+        try:
+            return self.patches[k]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list) -> list[Tensor] | UserError:
+    mistakes = (sample for sample in samples if isinstance(sample, UserError))
+    return next(mistakes, None) or default_collate(samples)
 
 
 def _begin_worker(worker: int) -> None:

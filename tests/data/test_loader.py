@@ -157,3 +157,13 @@ def test_a_pair_of_two_sizes_is_refused(mismatched):
 def test_a_patch_that_fits_no_file_names_it(split):
     with pytest.raises(UserError, match="_raw.png is 24x24, smaller than a patch of 32"):
         Patches(split, Reader(SENSOR), 32, seed=0)[0]
+
+
+@pytest.mark.parametrize("workers", (0, 2))
+def test_a_broken_file_is_told_without_a_worker_s_traceback(split, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(split.raws[0].read_bytes()[:200])
+    patches = Patches(Split((broken,), split.photos[:1], paired=True), Reader(SENSOR), PATCH, seed=0)
+    with pytest.raises(UserError) as caught:
+        next(training_batches(patches, 2, 0, workers, CPU))
+    assert str(broken) in str(caught.value) and "Traceback" not in str(caught.value)

@@ -5,6 +5,7 @@ Only the scripts at the root read a `Config`; what they build gets plain values.
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,14 @@ def _require(condition: bool, sentence: str) -> None:
         raise UserError(sentence)
 
 
+def _finite(values: dict[str, Any], prefix: str = "") -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _finite(value, f"{prefix}{name}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            _require(not isinstance(number, float) or math.isfinite(number), f"{prefix}{name} is {number}")
+
+
 @dataclass(frozen=True)
 class Data:
     """What to train on, and the sensor that took it."""
@@ -31,7 +40,9 @@ class Data:
     raw: str = ""
     """Layout "folders": the folder of RAW mosaics."""
     photos: str = ""
-    """Layout "folders": the folder of photographs. Where its names are those of `raw`, the data are paired."""
+    """Layout "folders": the folder of photographs."""
+    pairs: Literal["auto", "yes", "no"] = "auto"
+    """Do equal names mean one scene? auto: yes, and for "folders" and "ntire26" only where all names are equal."""
     demo: bool = False
     """Make the demo dataset at `root` first, if it is not there, from photographs inside scikit-image."""
     raw_height: int = 0
@@ -67,6 +78,7 @@ class Data:
         _require(self.patch >= 32 and self.patch % 2 == 0, f"data.patch must be even and at least 32, not {self.patch}")
         _require(self.batch >= 1, f"data.batch must be at least 1, not {self.batch}")
         _require(min(self.val_count, self.test_count) >= 0, "data.val_count and data.test_count must not be negative")
+        _require(self.white_level >= 255, f"data.white_level is {self.white_level:g}; it is the largest digital number")
         _require(self.workers >= 0, f"data.workers must not be negative, but is {self.workers}")
         _require(min(self.raw_height, self.raw_width) >= 0, "data.raw_height and data.raw_width must not be negative")
 
@@ -202,8 +214,8 @@ class Config:
     """The run's name: everything goes to RUNS/NAME."""
     runs: str = "runs"
     """The folder of all runs."""
-    model: str = "efficient"
-    """The generator: efficient, robust, rmfa-tiny, rmfa-medium or rmfa-large (section 4.2)."""
+    model: str = ""
+    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large (section 4.2); empty: that of `init`, or efficient."""
     init: str = ""
     """A generator to start from instead of a fresh one: a checkpoint of ours, or a released file or its name."""
     seed: int = 0
@@ -220,6 +232,7 @@ class Config:
 
     def __post_init__(self):
         bad = not self.run or self.run != Path(self.run).name or self.run.startswith(".")
+        _finite(dataclasses.asdict(self))
         _require(not bad, f"run must be the plain name of a folder, not '{self.run}'")
         _require(self.seed >= 0, f"seed must not be negative, but is {self.seed}")
 
@@ -237,7 +250,7 @@ PRESETS: dict[str, Config] = {
         ),
         log=Log(val_every=150, save_every=50, state_every=150),
     ),
-    "fujifilm-efficient": Config(run="fujifilm-efficient"),
+    "fujifilm-efficient": Config(run="fujifilm-efficient", model="efficient"),
     "fujifilm-robust": Config(run="fujifilm-robust", model="robust"),
     "fujifilm-rmfa-tiny": Config(
         run="fujifilm-rmfa-tiny",
@@ -246,14 +259,15 @@ PRESETS: dict[str, Config] = {
         pretrain=Pretrain(lr=1e-4),
         train=_rmfa,
     ),
-    "zrr-efficient": Config(run="zrr-efficient", data=Data(layout="zrr")),
-    "ntire26": Config(run="ntire26", data=Data(layout="ntire26", black_level=(0.0,) * 4)),
+    "zrr-efficient": Config(run="zrr-efficient", model="efficient", data=Data(layout="zrr")),
+    "ntire26": Config(run="ntire26", data=Data(layout="ntire26", pairs="no", black_level=(0.0,) * 4)),
 }
 
 config = PRESETS["demo"]  # what `python fit.py` runs when no preset is named
 
 # What a resumed run may change: none of it enters the arithmetic of a step.
-_RESUMABLE = {"runs", "device", "data.root", "data.raw", "data.photos", "data.workers", "log"}
+_RESUMABLE = {"runs", "device", "data.root", "data.raw", "data.photos", "data.exclude", "data.workers", "log"}
+_RESUMABLE |= {"backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"}  # the weights' names must stay
 
 
 @dataclass(frozen=True)
@@ -275,10 +289,10 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
             raise UserError(f"unknown preset '{preset}'; known are: {', '.join(PRESETS)}")
         default = PRESETS[preset]
     parsed = _parse(arguments, default)
-    saved = Path(parsed.config.runs) / parsed.config.run / "config.json"
-    if not (parsed.resume and saved.exists()):
+    folder = Path(parsed.config.runs) / parsed.config.run
+    if not (parsed.resume and (folder / "last.pt").exists()):
         return parsed.config, parsed.resume
-    before = load(saved)
+    before = load(folder / "config.json")
     after = _parse(arguments, before).config
     changed = [name for name in _differences(to_dict(before), to_dict(after)) if not _resumable(name, before)]
     if changed:

@@ -6,6 +6,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+# A file system's ways to refuse, as far as this platform knows them.
+_NAMES = "EACCES EDQUOT EEXIST EIO EISDIR EMFILE ENAMETOOLONG ENOLCK ENOSPC ENOTDIR EPERM EROFS"
+_REFUSALS = {getattr(errno, name, None) for name in _NAMES.split(" ")}
+
 
 class UserError(Exception):
     """Something the user can mend. The message says what was found, where, and what to do."""
@@ -22,7 +26,7 @@ def run_cli(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # whoever read our output, such as `head`, has had enough
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in _REFUSALS:
             raise
         where = f" ({error.filename})" if error.filename else ""
         sys.exit(_say(f"error: cannot use a file{where}: {error.strerror}; what was there before is untouched", 2))

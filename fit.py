@@ -5,21 +5,21 @@ python fit.py [PRESET] [--section.field value ...] [--run NAME] [--resume]
 
 import dataclasses
 import fcntl
-import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import config as settings
-from build import Camera, Stage, build_generator, build_stages, choose_device, open_data
+from build import Stage, build_generator, build_stages, choose_device, open_data
 from config import Config
-from data.demosaic import DEMOSAICERS
 from data.folders import read_photo
 from data.loader import evaluation_pairs, photo_tensor, training_batches
+from data.sensor import prepare
 from errors import UserError, run_cli
 from metrics import psnr
 from training import checkpoint
@@ -46,44 +46,51 @@ class Fit:
     """One run: its folder, its stages, and where it stands."""
 
     def __init__(self, config: Config, resume: bool):
-        self.config = config
-        self.device = choose_device(config.device)
         self.folder = Path(config.runs) / config.run
-        if (self.folder / "config.json").exists() and not resume:
-            raise UserError(f"{self.folder} exists: continue it with --resume, or name another with --run")
+        self.lock = claim(self.folder, resume)
+        resuming = resume and (self.folder / "last.pt").exists()
+        self.device = choose_device(config.device)
         torch.manual_seed(config.seed)
-        self.splits, reader = open_data(config)
-        generator = build_generator(config).to(self.device)
-        data = config.data
-        self.camera = Camera(reader.sensor, generator.input_format, DEMOSAICERS[data.demosaic])
-        self.reader = reader
-        self.stages, self.weights = build_stages(config, self.splits["train"], reader, generator)
+        self.splits, self.reader, self.reference = open_data(config)
+        name, self.generator = build_generator(config.model, "" if resuming else config.init)
+        self.generator.to(self.device)
+        self.config = dataclasses.replace(config, model=name)
+        self.stages, self.weights = build_stages(
+            config, self.splits["train"], self.reader, self.reference, self.generator
+        )
         self.random = any(source.startswith("random") for source in self.weights.values())
         self.stage, self.step, self.psnr = 0, 0, {}
-        self.lock = claim(self.folder)
-        self.log = self._restore() if resume and (self.folder / "last.pt").exists() else self._begin()
+        self.log = self._restore() if resuming else self._begin()
 
     def _begin(self) -> RunLog:
         checkpoint.write_json(self.folder / "config.json", settings.to_dict(self.config))
-        return RunLog(self.folder)
+        log = RunLog(self.folder)
+        log.begin({"weights": self.weights} | ({"warning": RANDOM} if self.random else {}))
+        return log
 
     def _restore(self) -> RunLog:
         state = checkpoint.load(self.folder / "last.pt")
-        if state["weights"] != self.weights:
-            raise UserError(f"the frozen networks were {state['weights']} and are now {self.weights}; cannot resume")
-        self.stage, self.step, self.psnr = state["stage"], state["step"], state["psnr"]
         try:
+            if state["weights"] != self.weights:
+                raise UserError(f"the frozen networks were {state['weights']} and are now {self.weights}")
+            self.stage, self.step, self.psnr = state["stage"], state["step"], state["psnr"]
             self.stages[self.stage].trainer.load_state(state["trainer"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            torch.set_rng_state(state["rng"])
+            log = RunLog(self.folder, state["log_position"], self._total())
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder / 'last.pt'} is not of this config: {error}") from None
-        torch.set_rng_state(state["rng"])
-        return RunLog(self.folder, state["log_position"], self._total())
+        checkpoint.write_json(self.folder / "config.json", settings.to_dict(self.config))
+        return log
+
+    def inputs(self, mosaic: Tensor) -> Tensor:
+        """What the generator takes of mosaics (N, 1, H, W)."""
+        return prepare(mosaic, self.reader.sensor, self.generator.input_format)
 
     def run(self) -> None:
         """From where the run stands to its end."""
         self._announce()
         if "demosaiced" not in self.psnr and self.splits["val"]:
-            self.psnr["demosaiced"] = self.validate(self.camera.reference)
+            self.psnr["demosaiced"] = self.validate(self.reference)
         stop = Stop()
         while self.stage < len(self.stages):
             stage = self.stages[self.stage]
@@ -101,31 +108,44 @@ class Fit:
             return
         data = self.config.data
         batches = training_batches(stage.patches, data.batch, self.step, data.workers, self.device)
-        progress = Progress(stage.name, self.step, stage.steps)
-        for mosaic, target in batches:
-            reference = self.camera.reference(mosaic) if stage.trainer.compares_with("reference") else None
-            batch = Batch(self.camera.inputs(mosaic), reference, target)
-            statistics = stage.trainer.step(batch, self.step + 1)
-            self.step += 1
-            last = self.step == stage.steps
-            due = {name: last or self.step % steps == 0 for name, steps in dataclasses.asdict(self.config.log).items()}
-            if due["every"] or due["save_every"] or due["state_every"] or stop.signal:
-                values = to_floats(statistics, f"step {self.step} of {stage.name}")  # nothing broken is ever saved
-            if due["every"]:
-                self.log.write(stage.name, self.step, self._total(), values)
-            notes = self._validate_stage(stage) if due["val_every"] else {}
-            if due["save_every"] and stage.name == "train":
-                self._save_generator(f"step_{self.step:07d}", stage.trainer)
-            if due["state_every"] or stop.signal:
-                self._save_state(stage)
-            progress.update(self.step, **notes)
-            if last or stop.signal:
-                break
-        progress.close()
-        if stop.signal and not (stage is self.stages[-1] and self.step == stage.steps):
+        latest = self.psnr.get("final", self.psnr.get("pretrained"))
+        shown = {} if latest is None else {"val_psnr": latest}
+        stopping = False
+        with Progress(stage.name, self.step, stage.steps, **shown) as progress:
+            while self.step < stage.steps and not stopping:
+                mosaic, span, target = next(batches)
+                reference = self.reference(mosaic, span) if stage.trainer.compares_with("reference") else None
+                statistics = stage.trainer.step(Batch(self.inputs(mosaic), reference, target), self.step + 1)
+                self.step += 1
+                stopping = bool(stop.signal)
+                progress.update(self.step, **self._write(stage, statistics, stopping))
+        if stopping and not (stage is self.stages[-1] and self.step == stage.steps):
             self.log.close()
             print(f"stopped at step {self.step} of {stage.name}; --resume goes on from there", file=sys.stderr)
             sys.exit(128 + stop.signal)
+
+    def _write(self, stage: Stage, statistics: dict[str, Tensor], stopping: bool) -> dict[str, float]:
+        """Whatever is due after this step; returns what the progress bar shows."""
+        every = self.config.log
+
+        def due(steps: int) -> bool:
+            return self.step % steps == 0 or self.step == stage.steps
+
+        keep = due(every.save_every) and stage.name == "train"
+        store = due(every.state_every) or stopping
+        where = f"step {self.step} of {stage.name}"
+        if due(every.every) or keep or store:
+            values = to_floats(statistics, where)
+        if (keep or store) and not stage.trainer.finite():
+            raise UserError(f"a weight is not finite at {where}: {DIVERGED}")
+        if due(every.every):
+            self.log.write(stage.name, self.step, self._total(), values)
+        notes = self._validate_stage(stage) if due(every.val_every) else {}
+        if keep:
+            self._save_generator(f"step_{self.step:07d}", stage.trainer)
+        if store:
+            self._save_state(stage)
+        return notes
 
     @torch.no_grad()
     def validate(self, render: Callable[[Tensor], Tensor]) -> float:
@@ -139,7 +159,7 @@ class Fit:
         self._save_samples(f"{stage.name}_{self.step:07d}.png", generator)
         if not self.splits["val"]:
             return {}
-        value = self.validate(lambda mosaic: generator(self.camera.inputs(mosaic)))
+        value = self.validate(lambda mosaic: generator(self.inputs(mosaic)))
         self.psnr["pretrained" if stage.name == "pretrain" else "final"] = value
         self.log.write(stage.name, self.step, self._total(), {"val_psnr": value})
         return {"val_psnr": value}
@@ -154,21 +174,20 @@ class Fit:
         tiles = []
         for i in range(count):
             chosen = split.take([i * (min(len(split.raws), len(split.photos)) // count)])
-            mosaic = self.reader.mosaic_tensor(self.reader.mosaic(chosen.raws[0]))[None].to(self.device)
-            row = [self.camera.reference(mosaic), generator(self.camera.inputs(mosaic))]
-            tiles += [tile[0].clamp(0, 1).cpu() for tile in row] + [photo_tensor(read_photo(chosen.photos[0]))]
-        side = min(min(tile.shape[1:]) for tile in tiles)
-        grid = [nn.functional.interpolate(centre(t)[None], (side, side), mode="area")[0] for t in tiles]
+            mosaic = self.reader.mosaic_tensor(centre(self.reader.mosaic(chosen.raws[0])))[None].to(self.device)
+            row = [self.reference(mosaic), generator(self.inputs(mosaic))]
+            tiles += [tile[0].clamp(0, 1).cpu() for tile in row] + [photo_tensor(centre(read_photo(chosen.photos[0])))]
+        side = min(tile.shape[1] for tile in tiles)
+        grid = [nn.functional.interpolate(tile[None], (side, side), mode="area")[0] for tile in tiles]
         path = self.folder / "samples" / name
         checkpoint.replace(path, lambda beside: save_image(grid, beside, nrow=3))
 
     def describe(self) -> dict:
         """What a generator's checkpoint says of itself."""
-        sensor = dataclasses.asdict(self.camera.sensor)
         return {
             "model": self.config.model,
-            "input_format": self.camera.input_format,
-            "sensor": json.loads(json.dumps(sensor)),
+            "input_format": self.generator.input_format,
+            "sensor": dataclasses.asdict(self.reader.sensor),
             "config": settings.to_dict(self.config),
             "weights": self.weights,
         }
@@ -178,8 +197,6 @@ class Fit:
         checkpoint.save_generator(path, trainer.result, step=self.step, **self.describe())
 
     def _save_state(self, stage: Stage) -> None:
-        if not stage.trainer.finite():
-            raise UserError(f"a weight is not finite at step {self.step} of {stage.name}: {DIVERGED}")
         state = {
             "stage": self.stage,
             "step": self.step,
@@ -224,15 +241,14 @@ class Fit:
 RANDOM = "some frozen networks have random weights (see summary.json): no figure of this run compares with the paper's"
 
 
-def centre(image: Tensor) -> Tensor:
-    """The middle square of (C, H, W)."""
-    height, width = image.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[:, top : top + side, left : left + side]
+def centre(image: np.ndarray, most: int = 512) -> np.ndarray:
+    """The middle square of (H, W, ...), of `most` pixels a side at most, at an even position, which keeps the CFA."""
+    side = min(*image.shape[:2], most) // 2 * 2
+    top, left = ((length - side) // 4 * 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
-def claim(folder: Path):
+def claim(folder: Path, resume: bool):
     """Make the run's folder, or take it up again; the returned file holds its lock for as long as it is open."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / ".lock", "w")  # noqa: SIM115 - held until the process ends
@@ -240,12 +256,17 @@ def claim(folder: Path):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"another process is training {folder}") from None
+    if (folder / "config.json").exists() and not resume:
+        raise UserError(f"{folder} exists: continue it with --resume, or name another with --run")
     return lock
 
 
 def main() -> None:
     config, resume = settings.parse(sys.argv[1:])
-    Fit(config, resume).run()
+    try:
+        Fit(config, resume).run()
+    except torch.OutOfMemoryError:
+        raise UserError("the device's memory is full: lower --data.batch or --data.patch") from None
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@
 batches on any device. `bilinear_opencv` is the other choice of the paper's Table 3. `DEMOSAICERS` has both by name.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.sensor import offsets
+from data.sensor import Sensor, offsets
 from errors import UserError
 
 # OpenCV names a Bayer order after the 2x2 block that starts at pixel (1, 1), not at the corner: RGGB is its "BG".
@@ -278,7 +281,10 @@ DEMOSAICERS = {"menon2007": menon2007, "bilinear": bilinear_opencv}
 
 @torch.no_grad()
 def render_reference(
-    demosaiced: Tensor, gains: tuple[float, float, float] = (1.6, 1.2, 1.4), gamma: float = 2.2
+    demosaiced: Tensor,
+    gains: tuple[float, float, float] = (1.6, 1.2, 1.4),
+    gamma: float = 2.2,
+    span: Tensor | None = None,
 ) -> Tensor:
     """The content loss's reference: white balance, clip, stretch of each image to the full range, gamma.
 
@@ -286,6 +292,8 @@ def render_reference(
         demosaiced: (N, 3, H, W) linear red, green, blue, floating point.
         gains: white balance factors of red, green and blue.
         gamma: display gamma; the result is the stretched image to the power 1 / gamma.
+        span: (N, 2), the lowest and the highest value to stretch between, from `balanced_span`; by default the image's
+            own. Give a patch the span of the image that it was cut from.
 
     Returns:
         (N, 3, H, W) float32 in [0, 1]; zeros for an image whose values are all the same.
@@ -293,6 +301,24 @@ def render_reference(
     Raises:
         UserError: not three channels, not floating point, or gains or a gamma that are not positive.
     """
+    balanced = _balance(demosaiced, gains, gamma)
+    low, high = (_span_of(balanced) if span is None else span.to(balanced)).view(-1, 2, 1, 1, 1).unbind(1)
+    width = high - low
+    stretched = (balanced - low) / torch.where(width > 0, width, 1)
+    return stretched.clamp_(0, 1).pow_(1 / gamma).float()
+
+
+@torch.no_grad()
+def balanced_span(demosaiced: Tensor, gains: tuple[float, float, float] = (1.6, 1.2, 1.4)) -> Tensor:
+    """(N, 2): the lowest and the highest value of each (N, 3, H, W) after white balance, for `render_reference`."""
+    return _span_of(_balance(demosaiced, gains))
+
+
+def _span_of(balanced: Tensor) -> Tensor:
+    return torch.stack((balanced.amin((1, 2, 3)), balanced.amax((1, 2, 3))), dim=1)
+
+
+def _balance(demosaiced: Tensor, gains: tuple[float, float, float], gamma: float = 1.0) -> Tensor:
     if demosaiced.ndim != 4 or demosaiced.shape[1] != 3 or not demosaiced.is_floating_point():
         raise UserError(
             f"the reference is made from a floating point (N, 3, H, W), not from a {demosaiced.dtype} "
@@ -302,12 +328,29 @@ def render_reference(
         raise UserError(f"the reference got gains {gains} and gamma {gamma}; give three gains and a gamma, all above 0")
     demosaiced = demosaiced.to(torch.promote_types(demosaiced.dtype, torch.float32))
     # The paper's released code divides the 10 bit values by 65535, not by 1023, so that this clip never bites. That is
-    # the caller's business: pass digital numbers over 65535. The stretch undoes the factor.
-    balanced = (demosaiced * demosaiced.new_tensor(gains).view(1, 3, 1, 1)).clamp_(0, 1)
-    low, high = balanced.amin((1, 2, 3), keepdim=True), balanced.amax((1, 2, 3), keepdim=True)
-    span = high - low
-    stretched = (balanced - low) / torch.where(span > 0, span, 1)
-    return stretched.pow_(1 / gamma).float()
+    # the caller's business. The stretch undoes the factor.
+    return (demosaiced * demosaiced.new_tensor(gains).view(1, 3, 1, 1)).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """From mosaics to the reference that the content loss compares with (section 3.1)."""
+
+    sensor: Sensor
+    demosaic: Callable[[Tensor, str], Tensor] = menon2007
+
+    def __call__(self, mosaic: Tensor, span: Tensor | None = None) -> Tensor:
+        """Mosaics (N, 1, H, W), 1 is white -> (N, 3, H, W) in [0, 1]; patches need the `span` of their whole files."""
+        return render_reference(self._linear(mosaic), span=span)
+
+    def span(self, mosaic: Tensor) -> Tensor:
+        """Between what to stretch patches of these whole mosaics (N, 1, H, W): (N, 2)."""
+        return balanced_span(self._linear(mosaic))
+
+    def _linear(self, mosaic: Tensor) -> Tensor:
+        """Demosaiced as whole digital numbers, on which `menon2007` is exact; then so small that no gain clips."""
+        digital = (mosaic * self.sensor.white_level).round()
+        return self.demosaic(digital, self.sensor.cfa) / max(65535, 2 * self.sensor.white_level)
 
 
 def _check(mosaic: Tensor, cfa: str) -> None:

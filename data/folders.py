@@ -50,14 +50,22 @@ LAYOUTS = {
 
 
 def open_dataset(
-    layout: str, root: str, raw: str = "", photos: str = "", val: int = 1024, test: int = 1024, exclude: str = ""
+    layout: str,
+    root: str,
+    raw: str = "",
+    photos: str = "",
+    pairs: str = "auto",
+    val: int = 1024,
+    test: int = 1024,
+    exclude: str = "",
 ) -> dict[str, Split]:
     """{"train", "val", "test"} of a dataset (section 4.1).
 
     Where `root` has no val/ or test/ with pairs, so many pairs are drawn from train/: the ones whose names come first
     by SHA-256. `exclude` names a text file with names (stems, one a line) to leave out of train/, as the paper does
-    with misaligned ones. `raw` and `photos` are the two folders of layout "folders"; where their names do not match,
-    the dataset is unpaired and has no validation pairs.
+    with misaligned ones. `raw` and `photos` are the two folders of layout "folders". `pairs` says whether equal names
+    mean one scene: "yes", "no", or "auto", which is yes for "zrr" and "fujifilm", and elsewhere yes where all names are
+    equal. An unpaired dataset has no validation pairs.
 
     Raises `UserError` for what is missing, unpaired or too small.
     """
@@ -68,12 +76,12 @@ def open_dataset(
             raise UserError(
                 "layout 'folders' needs --data.raw and --data.photos, a folder of mosaics and one of photos"
             )
-        splits = {"train": _plain(Path(raw), Path(photos)), "val": EMPTY, "test": EMPTY}
+        splits = {"train": _plain(Path(raw), Path(photos), pairs), "val": EMPTY, "test": EMPTY}
     else:
         if not root:
             raise UserError(f"name the folder of the {layout} dataset with --data.root")
-        names = LAYOUTS[layout]
-        splits = {part: _pairs(Path(root) / part, *names, needed=part == "train") for part in ("train", "val", "test")}
+        pairs = "yes" if pairs == "auto" and layout != "ntire26" else pairs
+        splits = {part: _part(Path(root) / part, *LAYOUTS[layout], pairs) for part in ("train", "val", "test")}
     if exclude:
         splits["train"] = _without(splits["train"], Path(exclude))
     for part, count in (("val", val), ("test", test)):
@@ -134,25 +142,27 @@ def _files(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     return files
 
 
-def _pairs(folder: Path, raw_name: str, photo_name: str, needed: bool) -> Split:
-    if not needed and not ((folder / raw_name).is_dir() and (folder / photo_name).is_dir()):
-        return EMPTY
-    raws, photos = _files(folder / raw_name, MOSAIC_FILES), _files(folder / photo_name, PHOTO_FILES)
-    alone = sorted(raws.keys() ^ photos.keys())
-    if alone:
-        side = raw_name if alone[0] in raws else photo_name
-        raise UserError(
-            f"{folder}: {raw_name} and {photo_name} must hold the same names, but {len(alone)} are on one side only "
-            f"(the first: '{alone[0]}' in {side}); for unpaired folders use --data.layout folders"
-        )
-    return Split(tuple(raws.values()), tuple(photos[stem] for stem in raws), paired=True)
+def _part(folder: Path, raw_name: str, photo_name: str, pairs: str) -> Split:
+    """train/, or val/ or test/ where they hold pairs."""
+    raw, photos = folder / raw_name, folder / photo_name
+    if folder.name == "train":
+        return _plain(raw, photos, pairs)
+    return _plain(raw, photos, "yes") if pairs != "no" and raw.is_dir() and photos.is_dir() else EMPTY
 
 
-def _plain(raw: Path, photos: Path) -> Split:
+def _plain(raw: Path, photos: Path, pairs: str) -> Split:
+    """A folder of mosaics and one of photographs."""
     mosaics, pictures = _files(raw, MOSAIC_FILES), _files(photos, PHOTO_FILES)
-    if mosaics.keys() == pictures.keys():
-        return Split(tuple(mosaics.values()), tuple(pictures[stem] for stem in mosaics), paired=True)
-    return Split(tuple(mosaics.values()), tuple(pictures.values()), paired=False)
+    alone = sorted(mosaics.keys() ^ pictures.keys())
+    if pairs == "yes" and alone:
+        side = raw if alone[0] in mosaics else photos
+        raise UserError(
+            f"{raw} and {photos} must hold the same names, but {len(alone)} are on one side only (the first: "
+            f"'{alone[0]}' in {side.name}); for unpaired data set --data.pairs no"
+        )
+    if alone or pairs == "no":
+        return Split(tuple(mosaics.values()), tuple(pictures.values()), paired=False)
+    return Split(tuple(mosaics.values()), tuple(pictures[stem] for stem in mosaics), paired=True)
 
 
 def _without(train: Split, exclude: Path) -> Split:
@@ -160,8 +170,12 @@ def _without(train: Split, exclude: Path) -> Split:
         raise UserError(f"no file {exclude} with the names to exclude")
     if not train.paired:
         raise UserError(f"{exclude} names pairs to exclude, but these folders do not hold pairs")
-    names = {line.strip() for line in exclude.read_text().splitlines()}  # with or without the file's suffix
-    kept = [i for i, path in enumerate(train.raws) if not {path.stem, path.name, train.photos[i].name} & names]
+    named = {line.strip() for line in exclude.read_text(errors="replace").splitlines()} - {""}
+    called = [{raw.stem, raw.name, photo.name} for raw, photo in zip(train.raws, train.photos, strict=True)]
+    unknown = sorted(named.difference(*called))
+    if unknown:
+        raise UserError(f"{exclude}: {len(unknown)} names are of no training pair, the first is '{unknown[0]}'")
+    kept = [i for i, names in enumerate(called) if not names & named]
     if not kept:
         raise UserError(f"{exclude} leaves no training pair")
     return train.take(kept)
@@ -207,7 +221,7 @@ def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0,
 
 def read_photo(path: Path) -> np.ndarray:
     """One photograph, (H, W, 3) uint8 sRGB."""
-    return _decode(path, mode="RGB")
+    return _decode(path, index=0, mode="RGB", rotate=True)
 
 
 def _decode(path: Path, **options) -> np.ndarray:
@@ -261,13 +275,17 @@ def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
     try:
         with rawpy.imread(str(path)) as raw:
             mosaic = raw.raw_image_visible.copy()
-            colours = "".join("rgbg"[raw.raw_color(row, column)] for row in (0, 1) for column in (0, 1))
+            colours = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
+            black = raw.black_level_per_channel
     except (rawpy.LibRawError, OSError) as error:
         raise UserError(f"LibRaw cannot read {path}: {error}") from None
     if mosaic.ndim != 2 or colours not in CFA_ORDERS:
         raise UserError(f"{path} is not from a Bayer sensor")
     if colours != sensor.cfa:
         raise UserError(f"{path} has the CFA order {colours}, not {sensor.cfa}: set --data.cfa {colours}")
+    if abs(black[0] - sensor.black_level[0]) > 0.01 * sensor.white_level:
+        advice = f"set --data.black-level {' '.join(f'{black[i]:g}' for i in (0, 1, 3, 2))}"  # LibRaw: R, G, B, G2
+        raise UserError(f"{path} says that its black level is {black[0]:g}, not {sensor.black_level[0]:g}: {advice}")
     return mosaic
 
 

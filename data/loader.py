@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from data.demosaic import Reference
 from data.folders import Split, flip, random_window, read_mosaic, read_photo
 from data.sensor import Sensor
 from errors import UserError
@@ -36,16 +38,19 @@ def photo_tensor(photo: np.ndarray) -> Tensor:
 
 
 class Patches(Dataset):
-    """Sample k of a run: (mosaic (1, P, P), target (3, P, P)), a pure function of (split, seed, k).
+    """Sample k of a run: (mosaic (1, P, P), span (2,), target (3, P, P)), a pure function of (split, seed, k).
+
+    The span is that of the whole mosaic, for `data.demosaic.Reference`.
 
     The files are drawn in epochs without repeats. In a paired split both come from one scene and one window; otherwise
     the windows are independent, and so are the two streams of files, unless the split couples them.
     """
 
-    def __init__(self, split: Split, reader: Reader, patch: int, seed: int, flips: bool = False):
-        self.split, self.reader, self.patch, self.seed, self.flips = split, reader, patch, seed, flips
+    def __init__(self, split: Split, reader: Reader, reference: Reference, patch: int, seed: int, flips: bool = False):
+        self.split, self.reader, self.reference, self.patch = split, reader, reference, patch
+        self.seed, self.flips, self.spans = seed, flips, {}
 
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         raw_path = self.split.raws[self._draw(k, len(self.split.raws), stream=0)]
         photo_stream = 0 if self.split.paired or self.split.coupled else 1
         photo_path = self.split.photos[self._draw(k, len(self.split.photos), stream=photo_stream)]
@@ -53,17 +58,27 @@ class Patches(Dataset):
         rng = np.random.default_rng((self.seed, 2, k))
         window = random_window(mosaic.shape, self.patch, rng, raw_path, even=True)
         mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
-        whole, mosaic = mosaic.shape, flip(mosaic[window], *mirror)
+        whole, span, mosaic = mosaic.shape, self._span(raw_path, mosaic), flip(mosaic[window], *mirror)
         if not self.split.paired:
             window = random_window(photo.shape, self.patch, rng, photo_path, even=False)
             mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
         else:
             check_same_size(raw_path, photo_path, whole, photo.shape[:2])
-        return self.reader.mosaic_tensor(mosaic), photo_tensor(flip(photo[window], *mirror))
+        return self.reader.mosaic_tensor(mosaic), span, photo_tensor(flip(photo[window], *mirror))
 
     def _draw(self, k: int, count: int, stream: int) -> int:
         epoch, place = divmod(k, count)
-        return int(np.random.default_rng((self.seed, stream, epoch)).permutation(count)[place])
+        return int(_order(self.seed, stream, epoch, count)[place])
+
+    def _span(self, path: Path, mosaic: np.ndarray) -> Tensor:
+        if path not in self.spans:  # demosaicing a whole file is worth remembering
+            self.spans[path] = self.reference.span(self.reader.mosaic_tensor(mosaic)[None])[0]
+        return self.spans[path]
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, stream: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, stream, epoch)).permutation(count)
 
 
 def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
@@ -88,8 +103,8 @@ class Positions(Sampler[int]):
 
 def training_batches(
     patches: Patches, batch: int, step: int, workers: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of a run from step `step` on: mosaics (N, 1, P, P) and targets (N, 3, P, P), on the device.
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of a run from step `step` on: mosaics (N, 1, P, P), spans (N, 2), targets (N, 3, P, P), on the device.
 
     What comes depends on the step alone, not on the number of workers or on what was drawn before.
     """
@@ -107,8 +122,7 @@ def training_batches(
     for loaded in loader:
         if isinstance(loaded, UserError):
             raise loaded
-        mosaic, target = loaded
-        yield mosaic.to(device, non_blocking=True), target.to(device, non_blocking=True)
+        yield tuple(tensor.to(device, non_blocking=True) for tensor in loaded)
 
 
 def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,7 +139,7 @@ class _Told(Dataset):
     def __init__(self, patches: Patches):
         self.patches = patches
 
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, k: int) -> tuple[Tensor, ...] | UserError:
         try:
             return self.patches[k]
         except UserError as error:
@@ -139,5 +153,5 @@ def _collate(samples: list) -> list[Tensor] | UserError:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the training process answers these, and ends its workers
+        signal.signal(number, signal.SIG_IGN)

@@ -10,11 +10,13 @@ UltraISP is: `<root>/{train,val,test}/{mediatek_raw,fujifilm}/<i>.png`.
 """
 
 import errno
+import fcntl
 import json
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
@@ -410,11 +412,21 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
     lens = Camera.random(seed, **camera)
     if missing := set(SPLITS) - {cut[0] for cut in cuts}:
         raise UserError(f"patch {patch} is too large for the demo photographs: no patch for {', '.join(missing)}")
-    told = root / "camera.json"
-    complete = told.is_file() and len(list(root.glob("*/*/*.png"))) == 2 * len(cuts)
-    if complete and told.read_text(encoding="utf-8") == describe(lens, cuts, seed, patch):
-        return
-    write_dataset(root, cuts, photos.__getitem__, lens, seed, patch, {name: row[2] for name, row in DEMO.items()})
+    licences = {name: row[2] for name, row in DEMO.items()}
+    with alone(root):
+        told = root / "camera.json"
+        complete = told.is_file() and len(list(root.glob("*/*/*.png"))) == 2 * len(cuts)
+        if not complete or told.read_text(encoding="utf-8") != describe(lens, cuts, seed, patch):
+            write_dataset(root, cuts, photos.__getitem__, lens, seed, patch, licences)
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """One process at a time: the others wait, such as the seeds of one experiment that are started together."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with open(root.with_name(f".{root.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def check_patch(patch: int) -> None:

@@ -232,29 +232,31 @@ def _source(policy: str, what: str, seed: int, file: str, url: str, folder: str)
 
 
 def _vit_source(policy: str, name: str, cfg: dict, file: str, seed: int) -> tuple[Path | None, str]:
+    """As `_source`, for what timm publishes on the hub of Hugging Face."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    repository = cfg.get("hf_hub_id")
-    if policy == "random" or file or not repository:
-        if policy != "random" and not file and policy != "auto":
-            raise UserError(f"timm has no published weights for '{name}'; name a file or take random weights")
-        return _source(policy if file or policy != "auto" else "random", name, seed, file, "", "")
-    if policy not in POLICIES:
-        raise UserError(f"unknown weights policy '{policy}'; known are: {', '.join(POLICIES)}")
-    weights = "model.safetensors"
-    cached = try_to_load_from_cache(repository, weights)
-    if not isinstance(cached, str):
-        if policy == "auto":
-            return None, f"random (seed {seed})"
-        url = f"https://huggingface.co/{repository}/resolve/main/{weights}"
-        require_host(url, f"download {url} elsewhere and name the file with --backbones.vit-file")
-        cached = hf_hub_download(repository, weights)
-        # The hub's cache names a large file's blob by the SHA-256 that the server announced for it.
-        announced = Path(os.path.realpath(cached)).name
-        if sha256_of(Path(cached)) != announced:
-            Path(cached).unlink()
-            raise UserError(f"the download of {url} has the wrong SHA-256; try again")
-    return Path(cached), f"pretrained ({repository})"
+    if policy == "random" or policy not in POLICIES or file:
+        return _source(policy, name, seed, file, "", "")
+    repository, weights = cfg.get("hf_hub_id"), "model.safetensors"
+    cached = try_to_load_from_cache(repository, weights) if repository else None
+    if isinstance(cached, str):
+        return Path(cached), f"pretrained ({repository})"
+    if policy == "auto":
+        return None, f"random (seed {seed})"
+    if not repository:
+        raise UserError(f"timm has no published weights for '{name}'; name a file or take random weights")
+    url = f"https://huggingface.co/{repository}/resolve/main/{weights}"
+    advice = f"download {url} elsewhere and name the file with --backbones.vit-file"
+    require_host(url, advice)
+    try:
+        path = Path(hf_hub_download(repository, weights))
+    except Exception as error:  # the hub's client has many
+        raise UserError(f"cannot download {url} ({first_line(error)}); {advice}") from None
+    # The hub's cache names a large file's blob by the SHA-256 that the server announced for it.
+    if sha256_of(path) != Path(os.path.realpath(path)).name:
+        path.unlink()
+        raise UserError(f"the download of {url} has the wrong SHA-256; try again")
+    return path, f"pretrained ({repository})"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

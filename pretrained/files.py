@@ -1,6 +1,7 @@
 """Files of weights: fetched when asked to, checked by hash; refused within seconds without a network; read safely."""
 
 import hashlib
+import http.client
 import socket
 import threading
 import urllib.error
@@ -28,7 +29,7 @@ def fetch(url: str, path: Path, sha256: str) -> Path:
     socket.setdefaulttimeout(TIMEOUT)
     try:  # writes beside and renames, so a kill leaves no half file
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(f"cannot download {path.name} ({error}); {advice}") from None
     except RuntimeError as error:
         raise UserError(f"the download of {path.name} has the wrong SHA-256 ({error}); {advice}") from None

@@ -9,18 +9,22 @@ from typing import get_type_hints
 import pytest
 
 import config as settings
+from build import CRITICS, TERMS
 from config import PRESETS, Config, from_dict, load, parse, to_dict
 from errors import UserError
 
 ROOT = Path(settings.__file__).parent
 SECTIONS = ("data", "backbones", "pretrain", "train", "log")
-BY_GETATTR = {"lpips", "dists"}  # weights that are read as getattr(train, name)
+# Weights that build.py reads as getattr(weights, name) and getattr(train, f"adv_{name}"), by its tables.
+BY_GETATTR = {term for terms in TERMS.values() for term in terms}
+BY_GETATTR |= {f"adv_{name}" for critics in CRITICS.values() for name in critics}
 
 
 def save_run(folder: Path, config: Config) -> None:
     path = folder / config.run / "config.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(to_dict(config)))
+    path.with_name("last.pt").touch()
 
 
 def resume(folder: Path, *arguments: str) -> tuple[Config, bool]:
@@ -195,6 +199,12 @@ def test_a_resumed_run_takes_its_own_config(tmp_path):
     save_run(tmp_path, before)
     assert resume(tmp_path) == (before, True)
     assert resume(tmp_path, "demo") == (before, True)
+
+
+def test_a_run_without_a_saved_state_may_still_change(tmp_path):
+    save_run(tmp_path, Config(run="one", runs=str(tmp_path)))
+    (tmp_path / "one" / "last.pt").unlink()
+    assert resume(tmp_path, "--data.patch", "64")[0].data.patch == 64
 
 
 def test_resuming_what_was_never_begun_starts_it(tmp_path):

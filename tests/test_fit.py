@@ -79,6 +79,7 @@ def base(root, tmp_path) -> Config:
     return Config(
         run="tiny",
         runs=str(tmp_path / "runs"),
+        model="efficient",
         device="cpu",
         data=Data(root=str(root), patch=32, batch=2, workers=0, val_count=0, test_count=0),
         backbones=RANDOM,
@@ -214,7 +215,7 @@ def test_the_saved_generator_scores_what_the_summary_says(cheap):
     job.run()
     generator = build_model("efficient")
     generator.load_state_dict(checkpoint.load(job.folder / "checkpoints" / "step_0000002.pt")["generator"])
-    final = job.validate(lambda mosaic: generator(job.camera.inputs(mosaic)))
+    final = job.validate(lambda mosaic: generator(job.inputs(mosaic)))
     assert final == json.loads((job.folder / "summary.json").read_text())["val_psnr"]["final"]
     job.lock.close()
 
@@ -240,6 +241,19 @@ def test_a_run_starts_from_a_checkpoint_of_ours(cheap):
     figures = [json.loads((f / "summary.json").read_text())["val_psnr"] for f in (before, folder)]
     assert figures[1]["pretrained"] == figures[0]["final"]
     assert [line["step"] for line in read(folder, "pretrain")] == [0]
+
+
+def test_a_run_knows_its_model_from_where_it_starts(cheap):
+    path = run(vary(cheap, model="robust")) / "checkpoints" / "pretrained.pt"
+    folder = run(vary(cheap, run="next", model="", init=str(path)))
+    assert settings.load(folder / "config.json").model == "robust"
+    assert checkpoint.load(folder / "checkpoints" / "step_0000002.pt")["model"] == "robust"
+
+
+def test_a_lengthened_run_keeps_its_new_length(cheap):
+    folder = run(cheap)
+    run(vary(cheap, train={"steps": 4}), resume=True)
+    assert settings.load(folder / "config.json").train.steps == 4
 
 
 def test_a_checkpoint_of_another_model_is_refused(cheap):
@@ -268,9 +282,9 @@ def test_pretraining_comes_nearer_to_the_reference(cheap):
     job = fit.Fit(config, resume=False)
 
     def distance() -> float:
-        mosaic, _ = job.stages[0].patches[0]
-        generated = job.stages[0].trainer.generator(job.camera.inputs(mosaic[None]))
-        return psnr(generated, job.camera.reference(mosaic[None])).item()
+        mosaic, span, _ = job.stages[0].patches[0]
+        generated = job.stages[0].trainer.generator(job.inputs(mosaic[None]))
+        return psnr(generated, job.reference(mosaic[None], span[None])).item()
 
     before = distance()
     job.run()
@@ -404,7 +418,18 @@ def test_ctrl_c_saves_and_a_resumed_run_goes_on(cheap, tmp_path):
     options = ["--runs", cheap.runs, "--run", "tiny", "--device", "cpu", "--data.root", cheap.data.root]
     options += ["--data.no-demo", "--data.patch", "32", "--data.batch", "2", "--data.workers", "1"]
     options += ["--backbones.weights", "random", "--pretrain.steps", "2", "--pretrain.content", "0"]
-    options += ["--train.steps", "100000", "--train.content", "0", "--train.adv-lin0", "0", "--train.adv-lin3", "0"]
+    options += [
+        "--train.schedule",
+        "constant",
+        "--train.steps",
+        "100000",
+        "--train.content",
+        "0",
+        "--train.adv-lin0",
+        "0",
+        "--train.adv-lin3",
+        "0",
+    ]
     options += ["--log.every", "1", "--log.state-every", "100000", "--log.val-every", "100000"]
     folder = Path(cheap.runs) / "tiny"
     with open(tmp_path / "stderr", "w") as stderr:

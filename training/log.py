@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -41,6 +42,12 @@ class RunLog:
         for name, value in values.items():
             self.events.add_scalar(f"{stage}/{name}", value, total_step)
 
+    def begin(self, facts: dict[str, Any]) -> None:
+        """The first line: what this run stands on."""
+        self.file.write(f"{json.dumps({'stage': 'start', **facts})}\n".encode())
+        self.file.flush()
+        self.events.add_text("start", json.dumps(facts, indent=2))
+
     @property
     def position(self) -> int:
         """The size of log.jsonl, bytes."""
@@ -61,20 +68,19 @@ def to_floats(statistics: dict[str, Tensor], where: str) -> dict[str, float]:
 
 
 class Progress:
-    """A tqdm bar on a terminal; elsewhere a line now and then."""
+    """A tqdm bar on a terminal; elsewhere a line now and then. For a `with`, so that an error gets its own line."""
 
     INTERVAL = 20.0  # seconds between lines
 
-    def __init__(self, stage: str, done: int, steps: int):
-        self.stage, self.first, self.steps, self.note = stage, done, steps, ""
+    def __init__(self, stage: str, done: int, steps: int, **notes: float):
+        self.stage, self.first, self.steps, self.note = stage, done, steps, _notes(notes)
         self.start = self.told = time.monotonic()
         terminal = sys.stderr.isatty()
         self.bar = tqdm(desc=stage, initial=done, total=steps, unit="step", dynamic_ncols=True) if terminal else None
 
     def update(self, done: int, **notes: float) -> None:
-        """`done` steps are done; `notes` are shown behind the rate."""
-        if notes:
-            self.note = ", ".join(f"{name} {value:.2f}" for name, value in notes.items())
+        """`done` steps are done; `notes` are shown behind the rate, until there are others."""
+        self.note = _notes(notes) or self.note
         if self.bar is not None:
             self.bar.set_postfix_str(self.note, refresh=False)
             self.bar.update(done - self.bar.n)
@@ -87,6 +93,13 @@ class Progress:
             )
             print(f"{meter} {self.note}".rstrip(), file=sys.stderr, flush=True)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def _notes(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in values.items())

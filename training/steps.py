@@ -33,12 +33,12 @@ class View:
 
 @dataclass(frozen=True)
 class Term:
-    """A loss between one feature of the generated image and that of `against` ("reference", "target", "" for none)."""
+    """A loss on one feature of the generated image, alone or with that of `against`: "reference" or "target"."""
 
     name: str
     weight: float
     feature: str
-    against: str
+    against: str | None
     loss: Callable[..., Tensor]
 
 
@@ -104,8 +104,8 @@ class Trainer:
 
         losses = {}
         for term in self.terms:
-            others = {"target": real, "reference": reference}.get(term.against)
-            losses[term.name] = term.loss(fake[term.feature], *([others[term.feature]] if others else ()))
+            compared = {None: (), "target": (real,), "reference": (reference,)}[term.against]
+            losses[term.name] = term.loss(fake[term.feature], *(other[term.feature] for other in compared))
         for adversary in self.adversaries:
             feature = adversary.feature
             losses[adversary.name] = self.game.generator(adversary.critic, fake[feature], real[feature])
@@ -158,7 +158,7 @@ class Trainer:
 
     def finite(self) -> bool:
         """Whether every weight is a number: what is not must not be saved."""
-        networks = [self.generator, *(adversary.critic for adversary in self.adversaries)]
+        networks = [self.generator, self.result, *(adversary.critic for adversary in self.adversaries)]
         return all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
 
     def state(self) -> dict[str, dict]:

@@ -94,11 +94,10 @@ def test_a_statistic_that_is_no_number_ends_the_run(value):
 
 
 def test_progress_without_a_terminal_prints_a_line_at_the_end(capsys):
-    progress = Progress("train", 0, 3)
-    progress.update(1)
-    progress.update(2, val_psnr=20.123)
-    progress.update(3)
-    progress.close()
+    with Progress("train", 0, 3) as progress:
+        progress.update(1)
+        progress.update(2, val_psnr=20.123)
+        progress.update(3)
     out, err = capsys.readouterr()
     assert not out
     assert len(err.splitlines()) == 1 and "train" in err and "3/3" in err and "val_psnr 20.12" in err

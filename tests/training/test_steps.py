@@ -91,7 +91,7 @@ def same(a, b) -> bool:
     return a == b
 
 
-TV = Term("tv", 1.0, "image", "", TotalVariation())
+TV = Term("tv", 1.0, "image", None, TotalVariation())
 CONTENT = Term("content", 0.5, "content", "reference", ContentLoss())
 MSE = Term("mse", 2.0, "image", "target", MSELoss())
 
@@ -127,7 +127,7 @@ def test_terms_get_what_they_compare():
     def remember(name):
         return lambda *images: seen.setdefault(name, images)[0].square().mean()
 
-    terms = [Term(a or "none", 1.0, "image", a, remember(a or "none")) for a in ("target", "reference", "")]
+    terms = [Term(a or "none", 1.0, "image", a, remember(a or "none")) for a in ("target", "reference", None)]
     trainer, data = build(terms), batch()
     generated = trainer.generator(data.inputs).detach()
     trainer.step(data, 1)

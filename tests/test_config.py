@@ -169,6 +169,9 @@ def test_what_is_unknown_or_of_the_wrong_type_exits_2(arguments, capsys):
         (["--train.gamma", "-1"], "train.gamma"),
         (["--log.every", "0"], "log.every must be at least 1"),
         (["--seed", "-1"], "seed must not be negative"),
+        (["--train.gamma", "inf"], "train.gamma is inf"),
+        (["--train.mse", "nan"], "train.mse is nan"),
+        (["--data.white-level", "1"], "data.white_level is 1"),
     ),
 )
 def test_a_value_out_of_range_is_named(arguments, says):

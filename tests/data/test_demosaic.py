@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.demosaic import DEMOSAICERS, bilinear_opencv, menon2007, render_reference
-from data.sensor import CFA_ORDERS
+from data.demosaic import DEMOSAICERS, Reference, bilinear_opencv, menon2007, render_reference
+from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError
 
 ORDERS = ("rggb", "bggr", "grbg", "gbrg")
@@ -171,6 +171,22 @@ def test_published_reference(dtype):
     # The integers are demosaiced and the result is divided: the other way round, 0.5 % of the pixels, ties, differ.
     demosaiced = menon2007(as_batch(*raw.astype(np.float32), dtype=dtype)) / 65535
     torch.testing.assert_close(render_reference(demosaiced), expected, atol=1e-6, rtol=0)
+
+
+def test_a_patch_is_stretched_as_its_file(rng):
+    reference, mosaic = Reference(Sensor()), as_batch(rng.integers(60, 1024, (40, 40)), dtype=torch.float32) / 1023
+    whole, patch = reference(mosaic), reference(mosaic[..., 8:32, 8:32], reference.span(mosaic))
+    # 8 pixels from its border a patch no longer knows that it is one.
+    torch.testing.assert_close(patch[..., 8:-8, 8:-8], whole[..., 16:24, 16:24])
+    assert torch.equal(reference(mosaic, reference.span(mosaic)), whole)
+
+
+def test_the_white_balance_clips_nothing_at_any_depth():
+    for white in (1023.0, 65535.0):
+        mosaic = torch.full((1, 1, 8, 8), 0.9)
+        mosaic[..., 0, 0] = 1.0  # red
+        image = Reference(Sensor(black_level=(0.0,) * 4, white_level=white), bilinear_opencv)(mosaic)
+        assert image[0, 0, 0, 0] == 1 and image[0, 0, 4, 4] < 1
 
 
 @pytest.mark.parametrize("name", DEMOSAICERS)

@@ -125,6 +125,15 @@ def test_folders_without_common_names_are_unpaired_and_have_no_validation_pairs(
     assert not splits["val"] and not splits["test"]
 
 
+def test_equal_names_need_not_be_pairs(tmp_path):
+    make_part(tmp_path / "train", "ntire26", range(8))
+    said = open_dataset("ntire26", str(tmp_path), pairs="no", val=2, test=0)
+    assert not said["train"].paired and len(said["train"].raws) == 8 and not said["val"]
+    assert open_dataset("ntire26", str(tmp_path), val=2, test=0)["train"].paired
+    write_photo(tmp_path / "train" / "jpegs" / "more.jpg")
+    assert not open_dataset("ntire26", str(tmp_path), val=2, test=0)["train"].paired
+
+
 def test_numbered_files_come_in_the_order_of_their_numbers_and_hidden_ones_not_at_all(tmp_path):
     make_part(tmp_path / "train", "fujifilm", (10, 9, 100, 1))
     (tmp_path / "train" / "fujifilm" / "._9.png").write_bytes(b"macOS")
@@ -151,6 +160,13 @@ def test_excluded_names_are_in_no_split(tmp_path):
     splits = open_dataset("fujifilm", str(tmp_path), val=2, test=0, exclude=str(tmp_path / "bad.txt"))
     names = {stem for part in splits.values() for stem in stems(part.raws)}
     assert names == {"0", "1", "2", "4", "6", "7"}
+
+
+def test_an_excluded_name_of_no_pair_is_a_mistake(tmp_path):
+    make_part(tmp_path / "train", "zrr", range(6))
+    (tmp_path / "exclude.txt").write_text("3\ntrain/4.png\n")
+    with pytest.raises(UserError, match="1 names are of no training pair, the first is 'train/4.png'"):
+        open_dataset("zrr", str(tmp_path), val=1, test=0, exclude=str(tmp_path / "exclude.txt"))
 
 
 def test_an_excluded_stem_may_hold_a_dot(tmp_path):
@@ -398,8 +414,10 @@ def test_a_dng_of_another_order_or_depth_says_what_to_set():
     path = real("raw_samples", "colorchart.dng")
     with pytest.raises(UserError, match="order rggb, not bggr: set --data.cfa rggb"):
         read_mosaic(path, Sensor("bggr", (2056.0,) * 4, 15000.0))
-    with pytest.raises(UserError, match="outside 0 to the white level 1023"):
-        read_mosaic(path, TEN_BITS)
+    with pytest.raises(UserError, match="outside 0 to the white level 2100"):
+        read_mosaic(path, Sensor("rggb", (2056.0,) * 4, 2100.0))
+    with pytest.raises(UserError, match="black level is 2056, not 0: set --data.black-level 2056 2056 2056 2056"):
+        read_mosaic(path, Sensor("rggb", (0.0,) * 4, 15000.0))
 
 
 def test_a_phone_s_pgm():

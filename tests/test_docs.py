@@ -35,7 +35,13 @@ def test_every_option_that_a_document_names_exists(capsys):
     with pytest.raises(SystemExit):
         settings.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
-    foreign = {"--section.field", "--force-reinstall", "--no-deps", "--version", "--seed"}  # pip's, git's and data.simulate's
+    foreign = {
+        "--section.field",
+        "--force-reinstall",
+        "--no-deps",
+        "--version",
+        "--seed",
+    }  # pip's, git's and data.simulate's
     named = {option.rstrip(".-") for option in re.findall(r"--[a-z][\w.-]*", documents())}
     assert named - known - foreign == set()
 

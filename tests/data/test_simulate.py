@@ -10,8 +10,9 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from data import simulate
-from data.simulate import DEMO, SPLITS, Camera
+from data import simulate, unprocess
+from data.simulate import DEMO, SPLITS
+from data.unprocess import Camera
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,29 +50,29 @@ def files(root: Path) -> list[Path]:
 
 
 def test_tone_curve_and_gamma_invert(image):
-    assert simulate.smoothstep(0.25) == pytest.approx(3 / 16 - 2 / 64)
-    np.testing.assert_allclose(simulate.smoothstep(simulate.inverse_smoothstep(image)), image, atol=1e-12)
-    np.testing.assert_allclose(simulate.inverse_smoothstep(simulate.smoothstep(image)), image, atol=1e-12)
-    np.testing.assert_allclose(simulate.gamma_compress(simulate.gamma_expand(image)), image, atol=1e-12)
+    assert unprocess.smoothstep(0.25) == pytest.approx(3 / 16 - 2 / 64)
+    np.testing.assert_allclose(unprocess.smoothstep(unprocess.inverse_smoothstep(image)), image, atol=1e-12)
+    np.testing.assert_allclose(unprocess.inverse_smoothstep(unprocess.smoothstep(image)), image, atol=1e-12)
+    np.testing.assert_allclose(unprocess.gamma_compress(unprocess.gamma_expand(image)), image, atol=1e-12)
 
 
 def test_colour_matrix_keeps_grey_and_inverts(image):
-    np.testing.assert_allclose(simulate.apply_matrix(np.full((1, 1, 3), 0.3), QUIET.rgb2cam), 0.3)
-    camera = simulate.apply_matrix(image, QUIET.rgb2cam)
-    np.testing.assert_allclose(simulate.apply_matrix(camera, np.linalg.inv(QUIET.rgb2cam)), image, atol=1e-12)
+    np.testing.assert_allclose(unprocess.apply_matrix(np.full((1, 1, 3), 0.3), QUIET.rgb2cam), 0.3)
+    camera = unprocess.apply_matrix(image, QUIET.rgb2cam)
+    np.testing.assert_allclose(unprocess.apply_matrix(camera, np.linalg.inv(QUIET.rgb2cam)), image, atol=1e-12)
 
 
 def test_gains_invert_below_the_highlights_and_keep_white(image):
     dark = image * 0.9
-    np.testing.assert_allclose(simulate.apply_gains(simulate.safe_invert_gains(dark, QUIET), QUIET), dark, atol=1e-12)
-    np.testing.assert_allclose(simulate.safe_invert_gains(np.ones((1, 1, 3)), QUIET), 1)
+    np.testing.assert_allclose(unprocess.apply_gains(unprocess.safe_invert_gains(dark, QUIET), QUIET), dark, atol=1e-12)
+    np.testing.assert_allclose(unprocess.safe_invert_gains(np.ones((1, 1, 3)), QUIET), 1)
 
 
 def test_unprocess_is_undone_by_the_forward_pipeline(image):
     photo = 0.3 + 0.3 * image  # inside the gamut of the camera: nothing is clipped
-    linear = simulate.unprocess(photo, QUIET)
-    back = simulate.apply_matrix(simulate.apply_gains(linear, QUIET), np.linalg.inv(QUIET.rgb2cam))
-    np.testing.assert_allclose(simulate.smoothstep(simulate.gamma_compress(back)), photo, atol=1e-9)
+    linear = unprocess.unprocess(photo, QUIET)
+    back = unprocess.apply_matrix(unprocess.apply_gains(linear, QUIET), np.linalg.inv(QUIET.rgb2cam))
+    np.testing.assert_allclose(unprocess.smoothstep(unprocess.gamma_compress(back)), photo, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -86,27 +87,27 @@ def test_unprocess_is_undone_by_the_forward_pipeline(image):
 def test_mosaic_and_black_levels_by_hand(cfa, raw, black):
     # Hundreds: 1 red, 2 green, 3 blue; tens: row; ones: column.
     image = np.array([[[100 * c + 10 * y + x for c in (1, 2, 3)] for x in range(4)] for y in range(2)])
-    assert simulate.mosaic(image, cfa).tolist() == raw
-    assert simulate.black_levels(Camera.random(0, cfa=cfa)).tolist() == black
+    assert unprocess.mosaic(image, cfa).tolist() == raw
+    assert unprocess.black_levels(Camera.random(0, cfa=cfa)).tolist() == black
 
 
 @pytest.mark.parametrize("white", [1023, 16383])
 def test_black_and_white_are_exact_without_noise(white):
     camera, rng = Camera.random(0, shot=0.0, white=white), np.random.default_rng(0)
-    black = simulate.expose(simulate.unprocess(np.zeros((4, 4, 3), np.uint8), camera), camera, rng)
+    black = unprocess.expose(unprocess.unprocess(np.zeros((4, 4, 3), np.uint8), camera), camera, rng)
     assert black.dtype == np.uint16
     np.testing.assert_array_equal(black, np.tile([[58, 60], [61, 62]], (2, 2)))
-    full = simulate.expose(simulate.unprocess(np.full((4, 4, 3), 255, np.uint8), camera), camera, rng)
+    full = unprocess.expose(unprocess.unprocess(np.full((4, 4, 3), 255, np.uint8), camera), camera, rng)
     np.testing.assert_array_equal(full, white)
 
 
 def test_quantise_rounds_and_clips():
     raw = np.array([[0.5, -1.0], [2.0, 1e-4]])
-    assert simulate.quantise(raw, QUIET).tolist() == [[540, 0], [1023, 62]]  # 58 + 965 / 2 = 540.5, to even
+    assert unprocess.quantise(raw, QUIET).tolist() == [[540, 0], [1023, 62]]  # 58 + 965 / 2 = 540.5, to even
 
 
 def test_noise_has_the_variance_of_the_model():
-    noise = simulate.add_noise(np.full((500, 500), 0.25), 4e-3, 1e-3, np.random.default_rng(0)) - 0.25
+    noise = unprocess.add_noise(np.full((500, 500), 0.25), 4e-3, 1e-3, np.random.default_rng(0)) - 0.25
     assert noise.var() == pytest.approx(4e-3 * 0.25 + 1e-3, rel=0.02)
     assert abs(noise.mean()) < 3e-4
 
@@ -155,9 +156,9 @@ def test_same_seed_same_files_other_seed_other_files(photos, tmp_path):
 def test_raw_belongs_to_its_truth(photos, tmp_path):
     root = make(photos, tmp_path / "out", shot=0.0)
     for path in (root / "val" / "fujifilm").iterdir():
-        linear = simulate.unprocess(iio.imread(path), QUIET)
+        linear = unprocess.unprocess(iio.imread(path), QUIET)
         raw = iio.imread(root / "val" / "mediatek_raw" / path.name)
-        np.testing.assert_array_equal(raw, simulate.expose(linear, QUIET, np.random.default_rng(0)))
+        np.testing.assert_array_equal(raw, unprocess.expose(linear, QUIET, np.random.default_rng(0)))
 
 
 def test_unusable_images_are_skipped_and_counted(photos, tmp_path, capsys):

@@ -1,0 +1,161 @@
+"""A simulated camera: from an sRGB photograph to what a sensor would have stored of it.
+
+After *Unprocessing Images for Learned Raw Denoising* (Brooks et al., CVPR 2019, Sec. 3): tone curve, gamma, colour
+matrix and gains, each run backwards, then mosaic, noise and quantisation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from data.sensor import CHANNELS, offsets
+from errors import UserError
+
+CFA = Literal["rggb", "bggr", "grbg", "gbrg"]
+
+# XYZ -> camera of four real cameras, as published with the code of Brooks et al.
+XYZ2CAM = np.array(
+    [
+        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
+        [[0.4913, -0.0541, -0.0202], [-0.6130, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
+        [[0.8380, -0.2630, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
+        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.0970, 0.1581, 0.5181]],
+    ]
+)
+RGB2XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What stays the same from one exposure to the next."""
+
+    rgb2cam: tuple[tuple[float, float, float], ...]  # linear sRGB -> camera RGB; each row sums to 1, so grey stays grey
+    red_gain: float  # white balance: the ISP multiplies red by this (green by 1)
+    blue_gain: float  # white balance: the ISP multiplies blue by this
+    rgb_gain: float  # digital gain: the ISP multiplies all three by this
+    shot: float  # variance of the noise is shot * signal + read, with the signal in [0, 1]
+    read: float
+    cfa: CFA = "rggb"  # colours at (0, 0), (0, 1), (1, 0), (1, 1)
+    black: tuple[int, int, int, int] = (58, 60, 61, 62)  # black level at R, Gr (green in red's row), Gb, B
+    white: int = 1023  # white level, and the largest value stored: 10 bits
+
+    def __post_init__(self) -> None:
+        if self.cfa not in CFA.__args__:
+            raise UserError(f"cfa is {self.cfa!r}; it must be one of {', '.join(CFA.__args__)}")
+        if not 0 <= min(self.black) <= max(self.black) < self.white <= 65535:
+            raise UserError(f"black {self.black}, white {self.white}: needs 0 <= black < white <= 65535")
+        if min(self.shot, self.read) < 0:
+            raise UserError(f"shot noise {self.shot}, read noise {self.read}: neither may be negative")
+
+    @classmethod
+    def random(cls, seed: int, matrix: int | None = None, shot: float | None = None, **fixed) -> "Camera":
+        """Draw a camera as Brooks et al. do (Sec. 3.1-3.4); the same seed gives the same camera.
+
+        matrix: index into XYZ2CAM instead of a random convex mixture. shot: shot noise instead of a drawn one. The
+        draw is from [1e-5, 1e-4], a sensor in daylight, below their [1e-4, 1.2e-2]: the ground truth is meant to be
+        within a small network's reach. fixed: other fields of Camera.
+        """
+        rng = np.random.default_rng(seed)
+        weights = rng.uniform(size=len(XYZ2CAM))
+        gains = dict(rgb_gain=1 / rng.normal(0.8, 0.1), red_gain=rng.uniform(1.9, 2.4), blue_gain=rng.uniform(1.5, 1.9))
+        drawn = np.exp(rng.uniform(np.log(1e-5), np.log(1e-4)))
+        shot = drawn if shot is None else shot
+        read = np.exp(2.18 * np.log(shot) + 1.20 + rng.normal(0, 0.26)) if shot > 0 else 0.0
+        if matrix is not None and not 0 <= matrix < len(XYZ2CAM):
+            raise UserError(f"matrix is {matrix}; it must be 0 to {len(XYZ2CAM) - 1}")
+        xyz2cam = np.average(XYZ2CAM, axis=0, weights=weights) if matrix is None else XYZ2CAM[matrix]
+        rgb2cam = xyz2cam @ RGB2XYZ
+        rgb2cam /= rgb2cam.sum(axis=1, keepdims=True)
+        return cls(tuple(map(tuple, rgb2cam.tolist())), **gains, shot=float(shot), read=float(read), **fixed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The stages. Images are float HxWx3 in [0, 1] unless said otherwise; each stage is followed by what undoes it.
+
+
+def smoothstep(image: np.ndarray) -> np.ndarray:
+    """Tone curve of the ISP, 3x^2 - 2x^3."""
+    return image**2 * (3 - 2 * image)
+
+
+def inverse_smoothstep(image: np.ndarray) -> np.ndarray:
+    """What `smoothstep` was applied to, in closed form."""
+    return 0.5 - np.sin(np.arcsin(1 - 2 * np.clip(image, 0, 1)) / 3)
+
+
+def gamma_compress(image: np.ndarray) -> np.ndarray:
+    """Linear to sRGB, as the power 1/2.2 that Brooks et al. use."""
+    return np.maximum(image, 0) ** (1 / 2.2)
+
+
+def gamma_expand(image: np.ndarray) -> np.ndarray:
+    """sRGB to linear, as the power 2.2."""
+    return np.maximum(image, 0) ** 2.2
+
+
+def apply_matrix(image: np.ndarray, matrix: Sequence[Sequence[float]]) -> np.ndarray:
+    """Multiply each pixel (a column) by a 3x3 matrix."""
+    return image @ np.asarray(matrix).T
+
+
+def apply_gains(image: np.ndarray, camera: Camera) -> np.ndarray:
+    """White balance and digital gain, as an ISP applies them; the result may exceed 1."""
+    return image * camera.rgb_gain * np.array([camera.red_gain, 1, camera.blue_gain])
+
+
+def safe_invert_gains(image: np.ndarray, camera: Camera) -> np.ndarray:
+    """Undo `apply_gains`, but let highlights (mean above 0.9) rise to 1.
+
+    Plain division would leave no RAW value above 1 / gain, where a real sensor saturates (Sec. 3.2).
+    """
+    gains = 1 / (camera.rgb_gain * np.array([camera.red_gain, 1, camera.blue_gain]))
+    highlight = (np.maximum(image.mean(axis=-1, keepdims=True) - 0.9, 0) / 0.1) ** 2
+    return image * np.maximum(highlight + (1 - highlight) * gains, gains)
+
+
+def unprocess(photo: np.ndarray, camera: Camera) -> np.ndarray:
+    """sRGB photograph (HxWx3, uint8 or float in [0, 1]) -> linear camera RGB (float64 HxWx3 in [0, 1])."""
+    image = photo / 255.0 if photo.dtype == np.uint8 else photo
+    image = gamma_expand(inverse_smoothstep(image))
+    image = safe_invert_gains(apply_matrix(image, camera.rgb2cam), camera)
+    return np.clip(image, 0, 1)
+
+
+def mosaic(image: np.ndarray, cfa: CFA) -> np.ndarray:
+    """HxWx3 -> HxW: keep one colour at each pixel. H and W are even."""
+    raw = np.empty(image.shape[:2], image.dtype)
+    for site, colour in enumerate(cfa):
+        raw[site // 2 :: 2, site % 2 :: 2] = image[site // 2 :: 2, site % 2 :: 2, "rgb".index(colour)]
+    return raw
+
+
+def black_levels(camera: Camera) -> np.ndarray:
+    """Black level (int 2x2) at the four sites of the CFA."""
+    levels = np.empty((2, 2), int)
+    for name, black in zip(CHANNELS, camera.black, strict=True):
+        levels[offsets(camera.cfa)[name]] = black
+    return levels
+
+
+def add_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise of variance shot * raw + read (Sec. 3.1); may leave [0, 1]."""
+    return raw + rng.normal(size=raw.shape) * np.sqrt(shot * raw + read)
+
+
+def quantise(raw: np.ndarray, camera: Camera) -> np.ndarray:
+    """HxW in [0, 1] -> uint16 in [0, white]: 0 becomes the black level of its site, 1 the white level."""
+    black = np.tile(black_levels(camera), (raw.shape[0] // 2, raw.shape[1] // 2))
+    return np.clip(np.rint(black + raw * (camera.white - black)), 0, camera.white).astype(np.uint16)
+
+
+def expose(linear: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Linear camera RGB (HxWx3 in [0, 1], H and W even) -> what the sensor stores (uint16 HxW)."""
+    return quantise(add_noise(mosaic(linear, camera.cfa), camera.shot, camera.read, rng), camera)

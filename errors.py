@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 # A file system's ways to refuse, as far as this platform knows them.
 _NAMES = "EACCES EDQUOT EEXIST EIO EISDIR EMFILE ENAMETOOLONG ENOLCK ENOSPC ENOTDIR EPERM EROFS"
-_REFUSALS = {getattr(errno, name, None) for name in _NAMES.split(" ")}
+_REFUSALS = {getattr(errno, name) for name in _NAMES.split(" ") if hasattr(errno, name)}
 
 
 class UserError(Exception):

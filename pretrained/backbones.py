@@ -253,8 +253,10 @@ def _vit_source(policy: str, name: str, cfg: dict, file: str, seed: int) -> tupl
     except Exception as error:  # the hub's client has many
         raise UserError(f"cannot download {url} ({first_line(error)}); {advice}") from None
     # The hub's cache names a large file's blob by the SHA-256 that the server announced for it.
-    if sha256_of(path) != Path(os.path.realpath(path)).name:
-        path.unlink()
+    blob = Path(os.path.realpath(path))
+    if sha256_of(blob) != blob.name:
+        blob.unlink()  # the file itself: a link to it would only be made anew
+        path.unlink(missing_ok=True)
         raise UserError(f"the download of {url} has the wrong SHA-256; try again")
     return path, f"pretrained ({repository})"
 

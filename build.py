@@ -1,19 +1,22 @@
-"""From a `Config` to the objects of a run: data, generator, frozen networks, losses, critics, trainers."""
+"""From a `Config` to the objects of a run: data, generators, frozen networks, losses, critics, trainers, measures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from config import Config
+import config as settings
+import metrics
+from config import PRESETS, Config
 from data.demosaic import DEMOSAICERS, Reference
-from data.folders import Split, open_dataset, unpaired
-from data.loader import Patches, Reader
+from data.folders import Split, centre, open_dataset, read_photo, unpaired
+from data.loader import Patches, Reader, photo_tensor
 from data.sensor import Sensor
 from discriminators import ColorDiscriminator, TextureDiscriminator
 from errors import UserError
+from judges import Unpaired
 from losses import LOSSES
 from losses.adversarial import RelativisticLoss
 from losses.color import blur
@@ -39,6 +42,7 @@ TERMS = {
 }
 CRITICS = {"unpaired": ("color", "lin0", "lin3"), "paired": (), "paired_gan": ("lin0", "lin3")}
 LAYERS = {"lin0": "relu1", "lin3": "relu4"}  # what LPIPS+ feeds its linear layers with (section 3.5)
+PHOTOGRAPHS = 256  # at most so many, evenly drawn, stand for the target set in a ranking without pairs
 GREY = (0.299, 0.587, 0.114)  # released code
 
 
@@ -63,6 +67,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # pinned memory belongs to the current one
     return device
+
+
+def open_run(runs: str, name: str, data_root: str = "") -> tuple[Path, Config]:
+    """(folder, config) of a run; `data_root` is where its dataset lies on this machine, if elsewhere than it was."""
+    folder = Path(runs) / name
+    if not (folder / "config.json").is_file():
+        known = sorted(path.parent.name for path in Path(runs).glob("*/config.json"))
+        raise UserError(f"no run {folder}; the runs there are: {', '.join(known) or 'none'} (--run, --runs)")
+    config = settings.load(folder / "config.json")
+    return folder, replace(config, data=replace(config.data, root=data_root or config.data.root))
 
 
 def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
@@ -93,6 +107,68 @@ def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
     generator = build_model(name)
     generator.load_state_dict(state)
     return name, generator
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator for use, and what it knows of itself."""
+
+    source: str
+    name: str  # in `models.MODELS`
+    generator: nn.Module  # eval mode, on the device
+    sensor: Sensor  # the camera that it was trained for
+    config: Config | None  # of the run that made it, where it is ours
+
+    def levels(self, data: Sensor) -> Sensor:
+        """How mosaics of `data` are brought to this generator: by its own black levels where the range is the same.
+
+        (The released RMFA-Net takes 63 for all blacks of a camera for which the others take 58 to 62.)
+        """
+        return self.sensor if (self.sensor.cfa, self.sensor.white_level) == (data.cfa, data.white_level) else data
+
+
+def open_model(source: str, device: torch.device) -> Model:
+    """A generator from a checkpoint of ours, a released file, or a released name. Raises `UserError`."""
+    name, state, description = zoo.open_checkpoint(source)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise UserError(f"{source} has weights that are not finite: its training diverged")
+    generator = build_model(name).eval().requires_grad_(False)
+    generator.load_state_dict(state)
+    if "sensor" in description:
+        sensor = Sensor(**{key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()})
+    else:  # a released file: the paper's camera, as the released code reads it
+        camera = PRESETS["fujifilm-rmfa-tiny" if name.startswith("rmfa") else "fujifilm-efficient"].data
+        sensor = Sensor(camera.cfa, camera.black_level, camera.white_level)
+    config = settings.from_dict(description["config"]) if "config" in description else None
+    return Model(source, name, generator.to(device), sensor, config)
+
+
+def build_measures(
+    protocol: str, columns: Sequence[str], weights: str, device: torch.device
+) -> tuple[dict[str, Callable[[Tensor, Tensor], Tensor]], dict[str, str]]:
+    """The measures of a protocol by column, and where the weights of those with a network are from."""
+    networks = {}
+
+    def network(column: str) -> nn.Module:
+        networks[column] = getattr(backbones, column)(weights).to(device)
+        return networks[column]
+
+    functions = metrics.build(protocol, columns, network)
+    return functions, {column: network.provenance for column, network in networks.items()}
+
+
+def build_unpaired_judge(
+    config: Config, train: Split, reference: Reference, device: torch.device
+) -> tuple[Unpaired, dict[str, str]]:
+    """What ranks checkpoints without pairs, by the run's own AlexNet, ViT and photographs; and where those are from."""
+    networks = Networks(config, device)
+    photos = unpaired(train, config.data.unpaired, config.seed).photos
+    chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
+    with torch.inference_mode():
+        images = (photo_tensor(centre(read_photo(path))).to(device) for path in chosen)
+        judge = Unpaired(networks("alexnet"), networks("vit"), reference, images)
+    notes = {name: network.provenance for name, network in networks.built.items()}
+    return judge, notes | {"photographs": str(len(chosen))}
 
 
 def build_stages(

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import config as settings
 from build import Stage, build_generator, build_stages, choose_device, open_data
 from config import Config
-from data.folders import read_photo
+from data.folders import centre, read_photo
 from data.loader import evaluation_pairs, photo_tensor, training_batches
 from data.sensor import prepare
 from errors import UserError, run_cli
@@ -239,13 +238,6 @@ class Fit:
 
 
 RANDOM = "some frozen networks have random weights (see summary.json): no figure of this run compares with the paper's"
-
-
-def centre(image: np.ndarray, most: int = 512) -> np.ndarray:
-    """The middle square of (H, W, ...), of `most` pixels a side at most, at an even position, which keeps the CFA."""
-    side = min(*image.shape[:2], most) // 2 * 2
-    top, left = ((length - side) // 4 * 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
 
 
 def claim(folder: Path, resume: bool):

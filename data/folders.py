@@ -90,6 +90,11 @@ def open_dataset(
     return splits
 
 
+def mosaics(folder: Path) -> Split:
+    """The mosaics of a folder, without photographs."""
+    return Split(tuple(_files(folder, MOSAIC_FILES).values()), (), paired=False)
+
+
 def unpaired(split: Split, mode: str, seed: int) -> Split:
     """Take the correspondence away from a training split.
 
@@ -301,6 +306,13 @@ def random_window(
     stride = 2 if even else 1
     row, column = (stride * int(rng.integers(0, (side - patch) // stride + 1)) for side in shape[:2])
     return slice(row, row + patch), slice(column, column + patch)
+
+
+def centre(image: np.ndarray, most: int = 512) -> np.ndarray:
+    """The middle square of (H, W, ...), of `most` pixels a side at most, at an even position, which keeps the CFA."""
+    side = min(*image.shape[:2], most) // 2 * 2
+    top, left = ((length - side) // 4 * 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 def flip(image: np.ndarray, rows: bool, columns: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -131,6 +132,42 @@ def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iter
         mosaic, photo = reader.mosaic(raw_path), read_photo(photo_path)
         check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
         yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo)[None].to(device)
+
+
+def whole_files(
+    split: Split, reader: Reader, pixels: int = 1 << 18, threads: int = 4
+) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
+    """All files of a split, whole and in order; neighbours of one size come together, up to so many `pixels`.
+
+    Yields names, mosaics (N, 1, H, W), and photographs (N, 3, H, W) uint8, or None where the split has no pairs.
+    """
+
+    def read(pair: tuple[Path, Path | None]) -> tuple[str, Tensor, Tensor | None]:
+        raw_path, photo_path = pair
+        mosaic = reader.mosaic(raw_path)
+        if photo_path is None:
+            return raw_path.name, reader.mosaic_tensor(mosaic), None
+        photo = read_photo(photo_path)
+        check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
+        return raw_path.name, reader.mosaic_tensor(mosaic), torch.from_numpy(photo.copy()).permute(2, 0, 1)
+
+    photos = split.photos if split.paired and split.photos else (None,) * len(split.raws)
+    pairs, together = list(zip(split.raws, photos, strict=True)), []
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(pairs), 2 * threads):  # no further ahead: files can be large
+            for file in pool.map(read, pairs[start : start + 2 * threads]):
+                fits = together and file[1].shape == together[0][1].shape
+                if together and not (fits and (len(together) + 1) * file[1].numel() <= pixels):
+                    yield _stack(together)
+                    together = []
+                together.append(file)
+    if together:
+        yield _stack(together)
+
+
+def _stack(files: list[tuple[str, Tensor, Tensor | None]]) -> tuple[list[str], Tensor, Tensor | None]:
+    names, mosaics, photos = zip(*files, strict=True)
+    return list(names), torch.stack(mosaics), None if photos[0] is None else torch.stack(photos)
 
 
 class _Told(Dataset):

@@ -1,4 +1,4 @@
-"""The frozen networks behind the losses: VGG-19, AlexNet, a ViT, and pyiqa's LPIPS+ and DISTS.
+"""The frozen networks behind the losses and measures: VGG-19, AlexNet, a ViT, and pyiqa's LPIPS, LPIPS+ and DISTS.
 
 Each takes sRGB (N, 3, H, W) in [0, 1], brings its own input normalisation, is in eval mode, and has no parameter that
 wants a gradient. Its `provenance` says in words where its weights came from.
@@ -83,7 +83,7 @@ class ViT(Frozen):
 
 
 class Measure(nn.Module):
-    """A full-reference measure of pyiqa, LPIPS+ or DISTS: two (N, 3, H, W) in [0, 1] -> (N,), smaller is better."""
+    """pyiqa's LPIPS, LPIPS+ or DISTS, with a reference: two (N, 3, H, W) in [0, 1] -> (N,), smaller is better."""
 
     def __init__(self, network: nn.Module, provenance: str):
         super().__init__()
@@ -166,17 +166,26 @@ def vit(policy: str, name: str, file: str = "", seed: int = 0, normalise: bool =
     return ViT(network, mean if normalise else (0.0,) * 3, std if normalise else (1.0,) * 3, provenance)
 
 
+def lpips(policy: str = "pretrained", seed: int = 0) -> Measure:
+    """LPIPS v0.1 (Zhang et al. 2018) on AlexNet, pyiqa's definition; it brings its own [-1, 1]."""
+    return _lpips("LPIPS", policy, seed)
+
+
 def lpips_plus(policy: str = "pretrained", seed: int = 0) -> Measure:
     """LPIPS+ (Chen et al. 2024) on AlexNet, pyiqa's definition."""
+    return _lpips("LPIPS+", policy, seed, semantic_weight_layer=2)
+
+
+def _lpips(what: str, policy: str, seed: int, **options: int) -> Measure:
     from pyiqa.archs.lpips_arch import LPIPS
 
     def build() -> nn.Module:
         with _no_imagenet_weights("alexnet"):
-            return LPIPS(net="alex", pretrained=False, semantic_weight_layer=2)
+            return LPIPS(net="alex", pretrained=False, **options)
 
     network = _seeded(build, seed)
-    trunk, provenance = _source(policy, "LPIPS+", seed, "", f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "checkpoints")
-    heads, heads_provenance = _source(policy, "LPIPS+", seed, "", f"{PYIQA}/LPIPS_v0.1_alex-df73285e.pth", "pyiqa")
+    trunk, provenance = _source(policy, what, seed, "", f"{TORCHVISION}/alexnet-owt-7be5be79.pth", "checkpoints")
+    heads, heads_provenance = _source(policy, what, seed, "", f"{PYIQA}/LPIPS_v0.1_alex-df73285e.pth", "pyiqa")
     if not (trunk and heads):
         _positive_heads(network)
         return Measure(network, provenance if not trunk else heads_provenance)

@@ -63,11 +63,17 @@ def cache() -> Path:
     return Path(torch.hub.get_dir()) / "released_isp"
 
 
-def download(name: str, folder: Path | None = None) -> Path:
-    """Fetch a released model by name, such as "Fujifilm/Efficient_ISP_unpaired_step_27220"; kept if it is there."""
-    name = name.removesuffix(".pth")
-    if name not in RELEASED:
-        raise UserError(f"unknown released model '{name}'; `python -m pretrained.zoo` lists them")
+def full_name(name: str) -> str:
+    """The released model that `name` means, with or without its step; "" where there is none."""
+    name = name.removeprefix("released:").removesuffix(".pth")
+    return next((known for known in RELEASED if known == name or known.startswith(f"{name}_step_")), "")
+
+
+def download(given: str, folder: Path | None = None) -> Path:
+    """Fetch a released model by name, such as "Fujifilm/Efficient_ISP_unpaired"; kept if it is there."""
+    name = full_name(given)
+    if not name:
+        raise UserError(f"unknown released model '{given}'; `python -m pretrained.zoo` lists them")
     path = (folder or cache()) / f"{name.replace('/', '_')}.pth"
     sha256 = RELEASED[name].sha256
     if path.is_file() and sha256_of(path) == sha256:
@@ -85,23 +91,32 @@ def recognise(state: dict[str, Tensor], where: str) -> str:
     raise UserError(f"{where} fits none of the known models: {', '.join(MODELS)}")
 
 
-def open_generator(source: str) -> tuple[str, dict[str, Tensor]]:
-    """(model name, state dict) of a generator: a checkpoint of ours, a released file, or a released name.
+def locate(source: str) -> Path:
+    """The file that `source` means: a path, or a released name, with or without "released:" before and its step behind.
 
     A name is downloaded, unless it was before: whoever writes a name asks for that.
     """
-    path = Path(source)
-    if not path.exists():
-        if source.removesuffix(".pth") not in RELEASED:
-            raise UserError(
-                f"no file {source}, and no released model of that name; `python -m pretrained.zoo` lists them"
-            )
-        path = download(source)
+    if Path(source).exists():
+        return Path(source)
+    if not full_name(source):
+        raise UserError(f"no file {source}, and no released model of that name; `python -m pretrained.zoo` lists them")
+    return download(source)
+
+
+def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict]:
+    """(model name, state dict, what the file says of itself) of a checkpoint of ours or a released file or name."""
+    path = locate(source)
     content = read_state(path)
     state = content.get("generator", content)
     if not isinstance(state, dict):
         raise UserError(f"{path} holds no generator")
-    return recognise(state, str(path)), state
+    description = {key: value for key, value in content.items() if key != "generator"} if state is not content else {}
+    return recognise(state, str(path)), state, description
+
+
+def open_generator(source: str) -> tuple[str, dict[str, Tensor]]:
+    """(model name, state dict) of a generator; `source` as for `open_checkpoint`."""
+    return open_checkpoint(source)[:2]
 
 
 def open_folder(folder: Path) -> dict[str, tuple[str, dict[str, Tensor]]]:

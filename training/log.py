@@ -72,11 +72,11 @@ class Progress:
 
     INTERVAL = 20.0  # seconds between lines
 
-    def __init__(self, stage: str, done: int, steps: int, **notes: float):
-        self.stage, self.first, self.steps, self.note = stage, done, steps, _notes(notes)
+    def __init__(self, stage: str, done: int, steps: int, unit: str = "step", **notes: float):
+        self.stage, self.first, self.steps, self.unit, self.note = stage, done, steps, unit, _notes(notes)
         self.start = self.told = time.monotonic()
         terminal = sys.stderr.isatty()
-        self.bar = tqdm(desc=stage, initial=done, total=steps, unit="step", dynamic_ncols=True) if terminal else None
+        self.bar = tqdm(desc=stage, initial=done, total=steps, unit=unit, dynamic_ncols=True) if terminal else None
 
     def update(self, done: int, **notes: float) -> None:
         """`done` steps are done; `notes` are shown behind the rate, until there are others."""
@@ -89,7 +89,7 @@ class Progress:
         if now - self.told >= self.INTERVAL or done == self.steps:
             self.told = now
             meter = tqdm.format_meter(
-                done, self.steps, now - self.start, ncols=0, prefix=self.stage, unit="step", initial=self.first
+                done, self.steps, now - self.start, ncols=0, prefix=self.stage, unit=self.unit, initial=self.first
             )
             print(f"{meter} {self.note}".rstrip(), file=sys.stderr, flush=True)
 

@@ -15,13 +15,14 @@ import torchvision
 from errors import UserError
 from losses.content import ContentLoss, luminance3
 from pretrained import backbones
-from pretrained.backbones import alexnet, dists, lpips_plus, vgg19, vit
+from pretrained.backbones import alexnet, dists, lpips, lpips_plus, vgg19, vit
 
 TINY = "vit_tiny_patch16_224"
 BUILDERS = {
     "vgg19": vgg19,
     "alexnet": alexnet,
     "vit": lambda policy, **options: vit(policy, TINY, **options),
+    "lpips": lpips,
     "lpips_plus": lpips_plus,
     "dists": dists,
 }
@@ -131,7 +132,7 @@ def test_the_image_gets_a_gradient_and_the_parameters_none(name, networks):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", ("alexnet", "vit", "lpips_plus"))
+@pytest.mark.parametrize("name", ("alexnet", "vit", "lpips", "lpips_plus"))
 def test_random_weights_are_the_seed_s_and_leave_the_global_state_alone(name, networks):
     one, before = networks[name].state_dict(), torch.get_rng_state()
     again, other = (BUILDERS[name]("random", seed=seed).state_dict() for seed in (3, 1))
@@ -142,7 +143,7 @@ def test_random_weights_are_the_seed_s_and_leave_the_global_state_alone(name, ne
 
 def test_random_measures_are_zero_for_equals_and_not_negative(networks):
     image, other = noise(2, 3, 64, 64), noise(2, 3, 64, 64, seed=1)
-    for measure in (networks["lpips_plus"], networks["dists"]):
+    for measure in (networks["lpips"], networks["lpips_plus"], networks["dists"]):
         with torch.no_grad():
             assert measure(image, other).shape == (2,) and (measure(image, other) > 0).all()
             assert measure(image, image).abs().max() < 1e-5
@@ -292,13 +293,15 @@ def test_random_takes_no_file(torchvision_alexnet):
     assert alexnet("random", str(torchvision_alexnet)).provenance == "random (seed 0)"
 
 
-def test_lpips_plus_is_pyiqa_s(no_socket):
+@pytest.mark.parametrize("build, name", ((lpips, "lpips"), (lpips_plus, "lpips+")))
+def test_lpips_and_lpips_plus_are_pyiqa_s(build, name, no_socket):
     pyiqa = pytest.importorskip("pyiqa")
     cached(ALEXNET, LPIPS_HEADS)
-    ours, theirs = lpips_plus("pretrained"), pyiqa.create_metric("lpips+", device="cpu")
+    ours, theirs = build("pretrained"), pyiqa.create_metric(name, device="cpu")
     image, reference = noise(2, 3, 64, 80), noise(2, 3, 64, 80, seed=1)
     with torch.no_grad():
-        torch.testing.assert_close(ours(image, reference), theirs(image, reference).flatten())
+        expected = theirs(image, reference).flatten()
+        torch.testing.assert_close(ours(image, reference), expected, atol=1e-6, rtol=0)
     assert ours.provenance.startswith("pretrained (alexnet-owt-7be5be79.pth)") and "LPIPS_v0.1" in ours.provenance
 
 
@@ -325,6 +328,7 @@ def test_auto_without_lpips_s_heads_is_random_as_a_whole(bare, torchvision_alexn
         ("vgg19", "vgg19-dcbb9e9d.pth"),
         ("alexnet", "alexnet-owt-7be5be79.pth"),
         ("vit", "model.safetensors"),
+        ("lpips", "alexnet-owt-7be5be79.pth"),
         ("lpips_plus", "alexnet-owt-7be5be79.pth"),
         ("dists", "vgg16-397923af.pth"),
     ),
@@ -420,7 +424,7 @@ def test_heads_of_another_measure_do_not_pass_for_dists_s(bare):
         dists("pretrained")
 
 
-@pytest.mark.parametrize("name", ("alexnet", "vit", "lpips_plus"))
+@pytest.mark.parametrize("name", ("alexnet", "vit", "lpips", "lpips_plus"))
 def test_an_unknown_policy_lists_the_known(name):
     with pytest.raises(UserError, match="'trained'.*pretrained, random, auto"):
         BUILDERS[name]("trained")

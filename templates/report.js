@@ -1,0 +1,42 @@
+// The divider: `--at` says where it stands, in per cent of the picture's width.
+for (const view of document.querySelectorAll(".view")) {
+  const range = view.querySelector("input");
+  const place = (at) => {
+    view.style.setProperty("--at", `${Math.min(Math.max(at, 0), 100)}%`);
+    range.value = at;
+  };
+  const follow = (event) => {
+    const box = view.getBoundingClientRect();
+    place((100 * (event.clientX - box.left)) / box.width);
+  };
+  view.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button) return;
+    view.setPointerCapture(event.pointerId);
+    if (event.pointerType === "mouse") follow(event); // a finger may be about to scroll
+  });
+  view.addEventListener("pointermove", (event) => view.hasPointerCapture(event.pointerId) && follow(event));
+  view.addEventListener("click", follow);
+  range.addEventListener("input", () => place(range.value));
+}
+
+// The buttons: data-left and data-right name the picture to show there, in their scene or in all.
+function show(scene, wanted) {
+  const shown = (side) => scene.querySelector(`img.${side}`);
+  const buttons = (side) => [...scene.querySelectorAll(`button[data-${side}]`)];
+  if (!Object.values(wanted).every((name) => scene.querySelector(`[data-picture="${name}"]`))) return;
+  const chosen = { left: shown("left").dataset.picture, right: shown("right").dataset.picture, ...wanted };
+  if (chosen.left === chosen.right) {
+    const other = "left" in wanted ? "right" : "left"; // gives way: a picture beside itself compares nothing
+    chosen[other] = buttons(other).map((button) => button.dataset[other]).find((name) => name !== chosen[other]);
+  }
+  for (const side of ["left", "right"]) {
+    for (const img of scene.querySelectorAll("img")) img.classList.toggle(side, img.dataset.picture === chosen[side]);
+    for (const button of buttons(side)) button.setAttribute("aria-pressed", button.dataset[side] === chosen[side]);
+    scene.querySelector(`.label.${side}`).firstChild.textContent = shown(side).dataset.label;
+  }
+}
+
+for (const button of document.querySelectorAll("button")) {
+  const scenes = button.closest(".scene") ? [button.closest(".scene")] : document.querySelectorAll(".scene");
+  button.addEventListener("click", () => scenes.forEach((scene) => show(scene, button.dataset)));
+}

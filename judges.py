@@ -53,9 +53,7 @@ class Unpaired:
 
     columns = ("unpaired", "texture", "semantics", "color", "content")
     measure = Measure("unpaired distance", "", False, 4)
-    summary = (
-        "unpaired: distance to photographs of other scenes, 1 is the demosaiced reference's; smaller is better"
-    )
+    summary = "unpaired: distance to photographs of other scenes, 1 is the demosaiced reference's; smaller is better"
 
     def __init__(
         self, alexnet: nn.Module, vit: nn.Module, reference: Callable[[Tensor], Tensor], photographs: Iterable[Tensor]

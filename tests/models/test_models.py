@@ -9,6 +9,7 @@ import torch
 
 from errors import UserError
 from models import MODELS, build_model
+from models.efficient import shuffle
 
 RELEASED = {
     "efficient": ("Efficient_ISP_unpaired_step_27220", "packed"),
@@ -137,3 +138,9 @@ def test_released_weights_give_the_published_output(name):
 def test_an_unknown_model_lists_the_known():
     with pytest.raises(UserError, match="'rmfa'.*" + ", ".join(MODELS)):
         build_model("rmfa")
+
+
+def test_the_fast_shuffle_is_torchs():
+    x = torch.rand(2, 12, 5, 7)
+    with torch.inference_mode():
+        assert torch.equal(shuffle(x), torch.nn.functional.pixel_shuffle(x, 2))

@@ -47,13 +47,13 @@ class Unpaired:
     - color: sliced Wasserstein distance of the colours in CIE Lab
     - content: 1 - cosine of AlexNet's relu5 of the luminance of the output and of the demosaiced reference
 
-    Features are standardised by the photographs' own. `unpaired`, by which checkpoints are ranked, adds them up after
-    division by what the demosaiced references themselves score; docs/results.md has the evidence for that.
+    Features are standardised by the photographs' own. `unpaired`, by which checkpoints are ranked, adds the first three
+    in units of what the demosaiced references score, and twice the content; docs/results.md has the evidence for that.
     """
 
     columns = ("unpaired", "texture", "semantics", "color", "content")
     measure = Measure("unpaired distance", "", False, 4)
-    summary = "unpaired: distance to photographs of other scenes, 1 is the demosaiced reference's; smaller is better"
+    summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
 
     def __init__(
         self, alexnet: nn.Module, vit: nn.Module, reference: Callable[[Tensor], Tensor], photographs: Iterable[Tensor]
@@ -89,7 +89,8 @@ class Unpaired:
 
     def combine(self, distances: Scores) -> float:
         """One number for the ranking."""
-        return sum(distances[key] / self.unit[key] for key in ("texture", "semantics", "color")) / 3
+        far = sum(distances[key] / self.unit[key] for key in ("texture", "semantics", "color"))
+        return far + 2 * distances["content"]
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
         layers = self.alexnet(image, LAYERS).values()

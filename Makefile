@@ -17,6 +17,8 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/python fit.py demo --resume
+	$(BIN)/python process_set.py --run demo --n 2 --step 1
+	$(BIN)/python test_model.py --run demo --split val
 
 test: setup
 	$(BIN)/python -m pytest -q

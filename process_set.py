@@ -228,10 +228,11 @@ def wait(sessions: Sequence[Session], launcher: Tmux | Local | Slurm, board: Boa
 
     try:
         with Progress("scored", scored(), len(wanted), unit="checkpoint") as progress:
-            while any(launcher.alive(session) for session in sessions):
+            while left and any(launcher.alive(session) for session in sessions):
                 time.sleep(INTERVAL)
                 progress.update(scored())
-            progress.update(scored())
+            while any(launcher.alive(session) for session in sessions):  # they are about to end
+                time.sleep(INTERVAL)
     except KeyboardInterrupt:
         for session in sessions:
             launcher.stop(session)

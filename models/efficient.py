@@ -25,9 +25,9 @@ class EfficientISP(nn.Module):
         nn.init.constant_(self.conv3.bias, 0.5)
 
     def forward(self, packed: Tensor) -> Tensor:
-        x = self.conv1(packed).tanh()
-        x = self.conv2(x).relu()
-        x = self.conv3(x).relu()
+        x = self.conv1(packed).tanh_()
+        x = self.conv2(x).relu_()
+        x = self.conv3(x).relu_()
         return shuffle(x)
 
 

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 import config as settings
+import inference
+import process_set
+import test_model
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = "build|config|data|discriminators|losses|metrics|models|pretrained|training"
+PACKAGES = (
+    "build|config|data|discriminators|inference|judges|losses|metrics|models|pretrained|process_set|report|scores|"
+    "test_model|training"
+)
 METHOD = (ROOT / "docs" / "method.md").read_text()
 
 
@@ -32,8 +38,9 @@ def documents() -> str:
 
 
 def test_every_option_that_a_document_names_exists(capsys):
-    with pytest.raises(SystemExit):
-        settings.parse(["--help"])
+    for script in (settings, inference, process_set, test_model):
+        with pytest.raises(SystemExit):
+            script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
     foreign = {
         "--section.field",
@@ -41,7 +48,10 @@ def test_every_option_that_a_document_names_exists(capsys):
         "--no-deps",
         "--version",
         "--seed",
-    }  # pip's, git's and data.simulate's
+        "--processes",
+        "--json",
+    }  # pip's, git's, data.simulate's and the benchmarks'
+
     named = {option.rstrip(".-") for option in re.findall(r"--[a-z][\w.-]*", documents())}
     assert named - known - foreign == set()
 

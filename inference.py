@@ -78,8 +78,8 @@ class Scorer:
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.stack = at_once or (32 if device.type == "cuda" else 1)
         self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
-        self.group = max(self.stack, 4 * self.threads)  # checkpoints claimed together
-        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 16
+        self.group = max(self.stack, 8 * self.threads)  # checkpoints claimed together
+        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
         self.files, self.inputs, self.judge, self.camera, self.notes = [], {}, None, None, {}
 
     def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:

@@ -203,7 +203,10 @@ def choose(run: Path, asked: argparse.Namespace) -> list[Path]:
     if asked.checkpoint:
         return [zoo.locate(asked.checkpoint)]
     if asked.all or asked.n is not None:
-        return select(run, asked.n or 1, [asked.remainder])
+        n = 1 if asked.all else asked.n
+        if not 0 <= asked.remainder < n:
+            raise UserError(f"--remainder must lie between 0 and --n - 1, which is {n - 1}; it is {asked.remainder}")
+        return select(run, n, [asked.remainder])
     there = {step_of(path): path for path in checkpoints(run)}
     missing = [step for step in asked.steps if step not in there]
     if missing:

@@ -29,9 +29,11 @@ from scores import Board, checkpoints, select, write_ranking
 from training.log import Progress
 
 INTERVAL = 0.5  # seconds between two looks at the sessions
-# What a session's environment takes over from ours: a tmux server has that of whoever started it.
+# What a session's environment takes over from ours, as a tmux server has that of whoever started it. No secrets: its
+# command line is in sight of all.
 INHERITED = re.compile(
-    r"(PATH|HOME|VIRTUAL_ENV|LD_LIBRARY_PATH|(TORCH|CUDA|HF|XDG|OMP|MKL|PYTHON)_?\w*|\w+_PROXY)", re.IGNORECASE
+    r"(PATH|HOME|VIRTUAL_ENV|LD_LIBRARY_PATH|(TORCH|CUDA|HF|XDG|OMP|MKL|PYTHON)_?\w*|\w+_PROXY)(?<!TOKEN)",
+    re.IGNORECASE,
 )
 
 
@@ -178,7 +180,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--detach", action="store_true", help="return when the sessions are started")
     asked = options.parse_args(arguments)
     asked.only_rank = asked.rank is not None and asked.n is None and asked.step is None
-    asked.rank, asked.n, asked.step = asked.rank or "paired", asked.n or 1, asked.step or 1
+    asked.rank = asked.rank or "paired"
+    asked.n, asked.step = (1 if value is None else value for value in (asked.n, asked.step))
     if not 1 <= asked.step <= asked.n:
         raise UserError(f"--step must lie between 1 and --n, which is {asked.n}; it is {asked.step}")
     asked.launcher = asked.launcher or ("tmux" if shutil.which("tmux") else "local")
@@ -271,7 +274,8 @@ def main() -> None:
         for session in new:
             session.folder.mkdir(parents=True, exist_ok=True)
             session.status.unlink(missing_ok=True)
-        print(f"{len(sessions)} sessions, {len(new)} of them new; {launcher.start(new)}", file=sys.stderr, flush=True)
+        hint = f"; {launcher.start(new)}" if new else ""
+        print(f"{len(sessions)} sessions, {len(new)} of them new{hint}", file=sys.stderr, flush=True)
         if asked.detach or (asked.launcher == "slurm" and not launcher.job):
             return None
         wait(sessions, launcher, board, select(run, asked.n, range(0, asked.n, asked.step)))

@@ -278,7 +278,7 @@ def main() -> None:
     pictures, captions = scenes(candidates[0], material, results[0][0], asked)
     report = Report(
         title=asked.run or path.stem,
-        facts=candidates[0].facts | head,
+        facts=candidates[0].facts | {"sha256": candidates[0].facts["sha256"][:12]} | head,
         config=to_dict(config) if config else {},
         log=log,
         ranking=ranking,

@@ -319,10 +319,11 @@ def show(means: list[dict], head: dict[str, str]) -> None:
     """The table of means, on the terminal."""
     for key, value in head.items():
         print(f"{key}: {value}")
+    width = max((len(row["model"]) for row in means), default=0)
     for row in means:
         measures = {column: metrics.MEASURES[column] for column in row if column in metrics.MEASURES}
         values = (f"{measure.label} {row[column]:.{measure.digits}f}" for column, measure in measures.items())
-        print(f"  {row['model']:<28} " + "  ".join(values))
+        print(f"  {row['model']:<{width}}  " + "  ".join(values))
 
 
 if __name__ == "__main__":

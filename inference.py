@@ -108,8 +108,8 @@ class Scorer:
                     models[path] = open_model(str(path), self.device)
             except UserError as error:
                 failed[path] = str(error)
-        for name in {model.name for model in models.values()}:
-            group = {path: model for path, model in models.items() if model.name == name}
+        for kind in {(model.name, model.sensor) for model in models.values()}:
+            group = {path: model for path, model in models.items() if (model.name, model.sensor) == kind}
             for path, (rows, mean) in zip(group, self.evaluate(list(group.values())), strict=True):
                 self.board.write(path, rows, mean, **self.notes)
         return failed
@@ -222,8 +222,11 @@ def main() -> None:
     board = open_board(run, config, asked.rank, asked.protocol, asked.measures)
     scorer = Scorer(config, board, choose_device(asked.device), asked.at_once)
     before = sum(board.done(path) for path in wanted)
-    with Progress("scored", 0, len(wanted), unit="checkpoint") as progress:
-        failed = scorer.score(wanted, progress.update)
+    try:
+        with Progress("scored", 0, len(wanted), unit="checkpoint") as progress:
+            failed = scorer.score(wanted, progress.update)
+    except torch.OutOfMemoryError:
+        raise UserError("the device's memory is full: lower --at-once") from None
     for path in wanted if len(wanted) <= 10 else ():
         if table := board.read(path):
             print(path.stem, *(f"{column} {value:.4f}" for column, value in table.mean.items()), sep="  ")

@@ -131,10 +131,12 @@ def compared(asked: argparse.Namespace, folder: Path, device: torch.device, came
     """What --compare names: the best of other runs, files, released models."""
     for source in asked.compare:
         run = Path(asked.runs) / source
-        path = best_checkpoint(run) if (run / "config.json").is_file() else zoo.locate(source)
-        label = source if run.is_dir() else path.stem
-        place = folder / re.sub(r"[^\w.-]", "_", f"{source}_{path.stem}" if run.is_dir() else path.stem)
-        yield candidate(label, place, open_model(str(path), device), path, camera)
+        is_run = (run / "config.json").is_file()
+        path = best_checkpoint(run) if is_run else zoo.locate(source)
+        ours = path.parent.name == "checkpoints"  # then steps alone would collide
+        name = f"{path.parent.parent.name}_{path.stem}" if ours else path.stem
+        model = open_model(str(path), device)
+        yield candidate(source if is_run else name, folder / re.sub(r"[^\w.-]", "_", name), model, path, camera)
 
 
 # --- rendering and scoring -------------------------------------------------------------------------------------------
@@ -240,15 +242,30 @@ def run_facts(run: Path | None) -> tuple[list[dict], list[dict], str]:
     """(log, ranking, what it is by) of a run; empty without one."""
     if run is None:
         return [], [], ""
-    log = run / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-    best = run / "best.json"
-    if not best.is_file():
-        return lines, [], ""
-    by = json.loads(best.read_text())
+    log, best = run / "log.jsonl", run / "best.json"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    lines = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
+    by = json.loads(best.read_text()) if best.is_file() else {"protocol": "", "ranked_by": ""}
     folder = run / "scores" / ("unpaired" if by["protocol"].startswith("unpaired") else "")
     head, ranking = read_ranking(folder / "ranking.csv")
-    return lines, ranking, f"{by['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}"
+    return lines, ranking, f"{by['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}" if ranking else ""
+
+
+def open_candidates(
+    asked: argparse.Namespace, run: Path | None, path: Path, model: Model, material: Material, device: torch.device
+) -> list[Candidate]:
+    """The model under test, and what --compare names. Raises `UserError` where images would overwrite each other."""
+    folder = Path(asked.output) if asked.output else run / "test"
+    sources = {source.parent.resolve() for source in (*material.split.raws, *material.split.photos)}
+    place = folder if asked.output and not asked.compare else folder / path.stem
+    found = [candidate(asked.run or path.stem, place, model, path, material.reader.sensor)]
+    found += compared(asked, folder, device, material.reader.sensor)
+    for i, other in enumerate(found):
+        if other.folder.resolve() in sources:
+            raise UserError(f"{other.folder} holds the files to be read: name another folder with --output")
+        if other.folder in {before.folder for before in found[:i]}:
+            raise UserError(f"two of the models would write to {other.folder}: compare each but once")
+    return found
 
 
 def main() -> None:
@@ -259,25 +276,24 @@ def main() -> None:
     model = open_model(str(path), device)
     config = config or model.config
     material = open_material(asked, config, model)
-    folder = Path(asked.output) if asked.output else run / "test"
-    refuse_to_overwrite(folder, material.split)
-    place = folder if asked.output and not asked.compare else folder / path.stem
-    camera = material.reader.sensor
-    candidates = [candidate(asked.run or path.stem, place, model, path, camera)]
-    candidates += compared(asked, folder, device, camera)
+    candidates = open_candidates(asked, run, path, model, material, device)
     judge, notes = open_judge(asked, config, material.split, device)
-    if judge.functions:
-        candidates.append(Candidate(DEMOSAICED, None, material.reference, {}))
-    results = run_test(candidates, material, judge, asked, device)
     head = {"data": material.name, "images": f"{len(material.split.raws)}, {asked.format}"}
     if judge.functions:
+        candidates.append(Candidate(DEMOSAICED, None, material.reference, {}))
         head["protocol"] = f"{asked.protocol}: {metrics.PROTOCOLS[asked.protocol].summary}"
     head |= notes
+    try:
+        results = run_test(candidates, material, judge, asked, device)
+    except torch.OutOfMemoryError:
+        raise UserError("the device's memory is full: take --device cpu") from None
+    folder = Path(asked.output) if asked.output else run / "test"
     means = write_tables(candidates, results, head, folder)
+    page = (run if run and not asked.output else folder) / "report.html"
     log, ranking, ranked_by = run_facts(run)
     pictures, captions = scenes(candidates[0], material, results[0][0], asked)
     report = Report(
-        title=asked.run or path.stem,
+        title=candidates[0].label,
         facts=candidates[0].facts | {"sha256": candidates[0].facts["sha256"][:12]} | head,
         config=to_dict(config) if config else {},
         log=log,
@@ -290,7 +306,6 @@ def main() -> None:
         captions=captions,
         warning=log[0].get("warning", "") if log else "",
     )
-    page = (run if run and not asked.output else folder) / "report.html"
     write_report(page, report)
     show(means, head)
     print(f"images: {candidates[0].folder}\nreport: {page}")
@@ -306,13 +321,6 @@ def choose_checkpoint(asked: argparse.Namespace, run: Path | None) -> Path:
     if not found:
         raise UserError(f"{run} has no checkpoint of step {asked.step}")
     return found[0]
-
-
-def refuse_to_overwrite(folder: Path, split: Split) -> None:
-    """Raise `UserError` where images would be written among those that they are made from."""
-    sources = {path.parent.resolve() for path in (*split.raws, *split.photos)}
-    if folder.resolve() in sources:
-        raise UserError(f"{folder} holds the files to be read: name another folder with --output")
 
 
 def show(means: list[dict], head: dict[str, str]) -> None:

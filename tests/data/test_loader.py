@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.demosaic import Reference
-from data.folders import Split
-from data.loader import Patches, Reader, evaluation_pairs, photo_tensor, training_batches
+from data.folders import Split, mosaics
+from data.loader import Patches, Reader, evaluation_pairs, photo_tensor, training_batches, whole_files
 from data.sensor import Sensor
 from errors import UserError
 
@@ -187,3 +187,44 @@ def test_a_broken_file_is_told_without_a_worker_s_traceback(split, tmp_path, wor
     with pytest.raises(UserError) as caught:
         next(training_batches(patches, 2, 0, workers, CPU))
     assert str(broken) in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def sized(folder, sizes: list[tuple[int, int]]) -> Split:
+    """Pairs of these sizes, whose first number is their place."""
+    raws, photos = folder / "raws", folder / "photos"
+    raws.mkdir()
+    photos.mkdir()
+    for index, size in enumerate(sizes):
+        iio.imwrite(raws / f"{index}.png", np.full(size, index, np.uint16))
+        iio.imwrite(photos / f"{index}.png", np.full((*size, 3), index, np.uint8))
+    names = [f"{index}.png" for index in range(len(sizes))]
+    return Split(tuple(raws / name for name in names), tuple(photos / name for name in names), paired=True)
+
+
+def test_whole_files_come_in_order_and_together_where_they_fit(tmp_path):
+    pairs = sized(tmp_path, [(8, 8)] * 5 + [(8, 16)] * 2 + [(8, 8)] * 20)
+    batches = list(whole_files(pairs, Reader(SENSOR), pixels=256, threads=3))
+    assert [name for names, _, _ in batches for name in names] == [f"{index}.png" for index in range(27)]
+    assert [len(names) for names, _, _ in batches] == [4, 1, 2, 4, 4, 4, 4, 4]
+    for names, raw, photos in batches:
+        assert raw.shape[1:] == (1, *photos.shape[2:]) and photos.dtype == torch.uint8
+        expected = [int(name.split(".")[0]) for name in names]
+        assert photos[:, 0, 0, 0].tolist() == expected
+        assert (raw[:, 0, 0, 0] * SENSOR.white_level).round().int().tolist() == expected
+
+
+def test_a_file_larger_than_the_limit_comes_alone(tmp_path):
+    pairs = sized(tmp_path, [(8, 8)] * 2)
+    assert [len(names) for names, _, _ in whole_files(pairs, Reader(SENSOR), pixels=10)] == [1, 1]
+
+
+def test_without_pairs_whole_files_have_no_photographs(tmp_path):
+    pairs = sized(tmp_path, [(8, 8)] * 2)
+    for split in (Split(pairs.raws, (), paired=False), mosaics(pairs.raws[0].parent)):
+        [(names, _, photos)] = whole_files(split, Reader(SENSOR))
+        assert names == ["0.png", "1.png"] and photos is None
+
+
+def test_a_pair_of_two_sizes_is_told_from_a_thread(mismatched):
+    with pytest.raises(UserError, match="are a pair, but"):
+        list(whole_files(mismatched, Reader(SENSOR)))

@@ -204,3 +204,46 @@ def test_without_a_network_the_file_and_its_place_are_named(monkeypatch, tmp_pat
     monkeypatch.setattr(files.socket, "create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     with pytest.raises(UserError, match=f"no network: .*put a copy of https.*{NAME}.pth at {tmp_path}"):
         download(NAME)
+
+
+# --- what a name means -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    (
+        (NAME, NAME),
+        (f"{NAME}.pth", NAME),
+        ("released:Fujifilm/Efficient_ISP_unpaired", NAME),
+        ("Fujifilm/Efficient_ISP_paired", "Fujifilm/Efficient_ISP_paired_step_37580"),
+        ("Fujifilm/Efficient_ISP_paired_wo_adv_losses", "Fujifilm/Efficient_ISP_paired_wo_adv_losses_step_31190"),
+        ("Fujifilm/Efficient", ""),
+        ("Efficient_ISP_unpaired", ""),
+    ),
+)
+def test_a_name_needs_no_step(name, meant):
+    assert zoo.full_name(name) == meant
+
+
+def test_a_file_that_is_there_comes_before_a_name(tmp_path, monkeypatch, one_released, downloads):
+    monkeypatch.chdir(tmp_path)
+    assert zoo.locate("released:Fujifilm/Efficient_ISP_unpaired").read_text() == one_released
+    Path("Fujifilm").mkdir()
+    Path(NAME).write_text("mine")
+    assert zoo.locate(NAME) == Path(NAME) and len(downloads) == 1
+    with pytest.raises(UserError, match="no file elsewhere"):
+        zoo.locate("elsewhere")
+
+
+def test_a_checkpoint_of_ours_describes_itself(tmp_path):
+    content = {
+        "format": 1,
+        "model": "robust",
+        "sensor": {"cfa": "grbg"},
+        "generator": build_model("robust").state_dict(),
+    }
+    torch.save(content, tmp_path / "ours.pt")
+    name, state, description = zoo.open_checkpoint(str(tmp_path / "ours.pt"))
+    assert name == "robust" and description == {"format": 1, "model": "robust", "sensor": {"cfa": "grbg"}}
+    torch.save(state, tmp_path / "bare.pth")
+    assert zoo.open_checkpoint(str(tmp_path / "bare.pth"))[2] == {}

@@ -292,9 +292,11 @@ def main() -> None:
     page = (run if run and not asked.output else folder) / "report.html"
     log, ranking, ranked_by = run_facts(run)
     pictures, captions = scenes(candidates[0], material, results[0][0], asked)
+    frozen = "; ".join(f"{name}: {source}" for name, source in log[0].get("weights", {}).items()) if log else ""
+    facts = candidates[0].facts | {"sha256": candidates[0].facts["sha256"][:12], "frozen networks": frozen} | head
     report = Report(
         title=candidates[0].label,
-        facts=candidates[0].facts | {"sha256": candidates[0].facts["sha256"][:12]} | head,
+        facts={name: fact for name, fact in facts.items() if fact},
         config=to_dict(config) if config else {},
         log=log,
         ranking=ranking,

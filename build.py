@@ -135,7 +135,10 @@ def open_model(source: str, device: torch.device) -> Model:
     generator = build_model(name).eval().requires_grad_(False)
     generator.load_state_dict(state)
     if "sensor" in description:
-        sensor = Sensor(**{key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()})
+        try:
+            sensor = Sensor(**{key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()})
+        except (AttributeError, TypeError):
+            raise UserError(f"{source} is no checkpoint of ours: its sensor is {description['sensor']!r}") from None
     else:  # a released file: the paper's camera, as the released code reads it
         camera = PRESETS["fujifilm-rmfa-tiny" if name.startswith("rmfa") else "fujifilm-efficient"].data
         sensor = Sensor(camera.cfa, camera.black_level, camera.white_level)

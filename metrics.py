@@ -20,6 +20,7 @@ from errors import UserError
 Function = Callable[[Tensor, Tensor], Tensor]
 
 SSIM_MINIMUM = 11  # pixels of the shorter side: the window's
+NETWORK_MINIMUM = 32  # of AlexNet's last layers, and no less of VGG-16's
 MS_SSIM_MINIMUM = 161  # the smallest that is still a window's after four halvings, rounded up
 C1, C2 = 0.01**2, 0.03**2
 POWERS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM's scales, the finest first
@@ -159,6 +160,15 @@ def _on_unit_range(measure: Function) -> Function:
     return of_8_bit
 
 
+def _by_network(name: str, network: nn.Module) -> Function:
+    def measure(image: Tensor, target: Tensor) -> Tensor:
+        _require_side(image, NETWORK_MINIMUM, MEASURES[name].label)
+        return of_unit_range(image, target)
+
+    of_unit_range = _on_unit_range(network)
+    return measure
+
+
 def _pyiqa(name: str, image: Tensor, target: Tensor) -> Tensor:
     """pyiqa's measure of that name, as it has it by default: (..., 3, H, W) twice -> (...)."""
     _require_side(image, {"ssim": SSIM_MINIMUM, "ms_ssim": MS_SSIM_MINIMUM}.get(name, 1), MEASURES[name].label)
@@ -255,6 +265,6 @@ def build(protocol: str, names: Sequence[str], network: Callable[[str], nn.Modul
     come, that takes two float (N, 3, H, W) in [0, 1] and returns (N,).
     """
     return {
-        name: _on_unit_range(network(name)) if name in NETWORKS else PROTOCOLS[protocol].functions[name]
+        name: _by_network(name, network(name)) if name in NETWORKS else PROTOCOLS[protocol].functions[name]
         for name in choose(protocol, names)
     }

@@ -41,13 +41,13 @@ class Table:
         writer.writerow((self.first, *self.columns))
         for name, values in (*self.rows.items(), *([(MEAN, self.mean)] if self.mean else [])):
             writer.writerow((name, *(_text(values.get(column)) for column in self.columns)))
-        write_bytes(path, text.getvalue().encode())
+        write_bytes(path, text.getvalue().encode(errors="surrogateescape"))  # a file's name need not be Unicode
 
 
 def read_table(path: Path) -> Table | None:
     """The table at `path`; None where there is none, or something else."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="surrogateescape").splitlines()
         count = next(i for i, line in enumerate(lines) if not line.startswith("# "))
         head = dict(line[2:].split(": ", 1) for line in lines[:count])
         columns, *rows = csv.reader(lines[count:])
@@ -185,8 +185,11 @@ def best_checkpoint(run: Path) -> Path:
     """The checkpoint that the latest ranking named. Raises `UserError` where there is none, or another by now."""
     if not (run / "best.json").is_file():
         raise UserError(f"{run} is not ranked yet: rank it (process_set.py --run {run.name}), or name a --step")
-    best = json.loads((run / "best.json").read_text())
-    checkpoint = run / best["checkpoint"]
-    if not checkpoint.is_file() or sha256_of(checkpoint) != best["sha256"]:
+    try:
+        best = json.loads((run / "best.json").read_text())
+        checkpoint, digest = run / best["checkpoint"], best["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{run / 'best.json'} is broken: rank {run.name} again") from None
+    if not checkpoint.is_file() or sha256_of(checkpoint) != digest:
         raise UserError(f"{checkpoint} is not what it was when it was ranked the best: rank {run.name} again")
     return checkpoint

@@ -78,7 +78,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--measures", nargs="+", default=[], choices=metrics.MEASURES, metavar="M", help="instead of the protocol's")
     add("--weights", choices=("pretrained", "auto", "random"), help="of measures with a network (the run's)")
     add("--format", choices=("png", "jpg"), default="png", help="of the images (%(default)s)")
-    add("--quality", type=int, default=95, help="of JPEG files (%(default)s)")
+    add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q", help="of JPEG files (%(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one")
     camera = options.add_argument_group("camera of --input (the checkpoint's)")
     camera.add_argument("--cfa", choices=CFA_ORDERS)
@@ -108,7 +108,7 @@ def open_material(asked: argparse.Namespace, config: Config | None, model: Model
     sensor = Sensor(
         asked.cfa or known.cfa,
         tuple(asked.black_level or known.black_level),
-        asked.white_level or known.white_level,
+        known.white_level if asked.white_level is None else asked.white_level,
     )
     reader = Reader(sensor, (asked.raw_height, asked.raw_width))
     split = mosaics(Path(asked.input))
@@ -117,9 +117,9 @@ def open_material(asked: argparse.Namespace, config: Config | None, model: Model
     return Material(split, reader, Reference(sensor), asked.input)
 
 
-def candidate(label: str, folder: Path, model: Model, path: Path, camera: Sensor) -> Candidate:
-    """A model as one under test, for mosaics of `camera`."""
-    sensor = model.levels(camera)
+def candidate(label: str, folder: Path, model: Model, path: Path, camera: Sensor, told: bool) -> Candidate:
+    """A model as one under test, for mosaics of `camera`, whose black levels count if the user `told` them."""
+    sensor = camera if told else model.levels(camera)
     parameters = sum(parameter.numel() for parameter in model.generator.parameters())
     facts = {"checkpoint": str(path), "sha256": sha256_of(path), "model": f"{model.name}, {parameters:,} parameters"}
     return Candidate(
@@ -127,7 +127,9 @@ def candidate(label: str, folder: Path, model: Model, path: Path, camera: Sensor
     )
 
 
-def compared(asked: argparse.Namespace, folder: Path, device: torch.device, camera: Sensor) -> Iterator[Candidate]:
+def compared(
+    asked: argparse.Namespace, folder: Path, device: torch.device, camera: Sensor, told: bool
+) -> Iterator[Candidate]:
     """What --compare names: the best of other runs, files, released models."""
     for source in asked.compare:
         run = Path(asked.runs) / source
@@ -136,7 +138,8 @@ def compared(asked: argparse.Namespace, folder: Path, device: torch.device, came
         ours = path.parent.name == "checkpoints"  # then steps alone would collide
         name = f"{path.parent.parent.name}_{path.stem}" if ours else path.stem
         model = open_model(str(path), device)
-        yield candidate(source if is_run else name, folder / re.sub(r"[^\w.-]", "_", name), model, path, camera)
+        place = folder / re.sub(r"[^\w.-]", "_", name)
+        yield candidate(source if is_run else name, place, model, path, camera, told)
 
 
 # --- rendering and scoring -------------------------------------------------------------------------------------------
@@ -174,6 +177,14 @@ def run_test(
     return [judge.conclude(names, columns) if columns else ({}, {}) for columns in joined]
 
 
+def shorter_side(photo: Path) -> int:
+    """Of a photograph, pixels, without decoding it. Raises `UserError` where it is none."""
+    try:
+        return min(iio.improps(photo, plugin="pillow", index=0).shape[:2])
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"cannot read {photo}: {error}") from None
+
+
 def open_judge(
     asked: argparse.Namespace, config: Config | None, split: Split, device: torch.device
 ) -> tuple[Paired, dict[str, str]]:
@@ -181,7 +192,7 @@ def open_judge(
     if not (split.paired and split.photos):
         return Paired({}), {}
     columns, notes = list(metrics.choose(asked.protocol, asked.measures)), {}
-    side = min(min(iio.improps(path, plugin="pillow").shape[:2]) for path in split.photos)
+    side = min(map(shorter_side, split.photos))
     if "ms_ssim" in columns and side < metrics.MS_SSIM_MINIMUM and not asked.measures:
         columns.remove("ms_ssim")
         notes["ms_ssim"] = f"left out: it needs sides of {metrics.MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
@@ -208,8 +219,8 @@ def write_tables(
         if mean:
             means.append({"model": model.label, "images": len(rows), **mean})
     if len(candidates) > 1 and means:
-        rows = {row["model"]: {key: value for key, value in row.items() if key != "model"} for row in means}
-        Table(head, tuple(means[0])[1:], rows, None, "model").write(folder / "compare.csv")
+        rows = {row["model"]: {key: row[key] for key in tuple(row)[2:]} for row in means}
+        Table(head, tuple(means[0])[2:], rows, None, "model").write(folder / "compare.csv")
     return means
 
 
@@ -256,15 +267,19 @@ def open_candidates(
 ) -> list[Candidate]:
     """The model under test, and what --compare names. Raises `UserError` where images would overwrite each other."""
     folder = Path(asked.output) if asked.output else run / "test"
-    sources = {source.parent.resolve() for source in (*material.split.raws, *material.split.photos)}
+    files = (*material.split.raws, *material.split.photos)
+    sources = {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}  # also of links
+    camera, told = material.reader.sensor, bool(asked.input and asked.black_level)
     place = folder if asked.output and not asked.compare else folder / path.stem
-    found = [candidate(asked.run or path.stem, place, model, path, material.reader.sensor)]
-    found += compared(asked, folder, device, material.reader.sensor)
+    found = [candidate(asked.run or path.stem, place, model, path, camera, told)]
+    found += compared(asked, folder, device, camera, told)
     for i, other in enumerate(found):
         if other.folder.resolve() in sources:
             raise UserError(f"{other.folder} holds the files to be read: name another folder with --output")
         if other.folder in {before.folder for before in found[:i]}:
             raise UserError(f"two of the models would write to {other.folder}: compare each but once")
+        if other.label in {DEMOSAICED, *(before.label for before in found[:i])}:
+            raise UserError(f"two rows of the table would be called '{other.label}': rename one of the files or runs")
     return found
 
 

@@ -15,6 +15,7 @@ import torch
 import metrics
 from errors import UserError
 from metrics import MEASURES, NETWORKS, PROTOCOLS, build, choose, delta_e_2000, ms_ssim, psnr, ssim, to_8_bit
+from pretrained import backbones
 
 GOLDEN = Path(__file__).parent / "golden"
 TENSORFLOW = json.loads((GOLDEN / "tensorflow.json").read_text())["pairs"]
@@ -323,3 +324,11 @@ metrics.choose("pyiqa")
 assert not {"pyiqa", "colour", "skimage"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], cwd=GOLDEN.parents[1], check=True)
+
+
+def test_a_network_needs_an_image_that_it_can_see():
+    functions = build("paper", ["lpips"], lambda _: backbones.lpips("random"))
+    small, enough = (torch.zeros(1, 3, side, side, dtype=torch.uint8) for side in (16, 32))
+    assert functions["lpips"](enough, enough).item() == 0
+    with pytest.raises(UserError, match="LPIPS needs sides of at least 32 pixels, not 16x16"):
+        functions["lpips"](small, small)

@@ -151,6 +151,10 @@ def test_a_best_that_is_gone_or_another_is_not_taken(run):
         best_checkpoint(run)
     made = scored(run, [20.0, 22.0, 21.0])
     write_ranking(run, made, made.ranking(run, True))
+    (run / "best.json").write_text((run / "best.json").read_text()[:20])
+    with pytest.raises(UserError, match="best.json is broken"):
+        best_checkpoint(run)
+    write_ranking(run, made, made.ranking(run, True))
     (run / "checkpoints" / "step_0100.pt").write_text("changed")
     with pytest.raises(UserError, match="rank run again"):
         best_checkpoint(run)

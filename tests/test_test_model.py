@@ -153,12 +153,46 @@ def test_the_camera_of_other_data_is_told(tmp_path, call):
     assert np.array_equal(iio.imread(tmp_path / "out" / "a.png"), to_8_bit(image)[0].permute(1, 2, 0).numpy())
 
 
+def test_black_levels_that_are_named_count_on_10_bits_too(tmp_path, call):
+    weights, raws, _ = plain(tmp_path)
+    options = ("--checkpoint", weights, "--input", raws, "--output", tmp_path / "out")
+    assert call(script, *options, "--black-level", 0, 0, 0, 0)[0] == 0
+    expected = rendered(weights, raws / "0.png", Sensor(black_level=(0.0,) * 4))
+    assert np.array_equal(iio.imread(tmp_path / "out" / "0.png"), expected)
+    assert not np.array_equal(expected, rendered(weights, raws / "0.png"))
+
+
+def test_files_behind_links_are_not_overwritten(tmp_path, call):
+    weights, raws, _ = plain(tmp_path)
+    before = (raws / "0.png").read_bytes()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "0.png").symlink_to(raws / "0.png")
+    status, said = call(script, "--checkpoint", weights, "--input", tmp_path / "links", "--output", raws)
+    assert status == 2 and "holds the files to be read" in said and (raws / "0.png").read_bytes() == before
+
+
+def test_two_rows_of_one_name_are_refused(tmp_path, call):
+    weights, raws, photos = plain(tmp_path)
+    shutil.copy(weights, tmp_path / "demosaiced.pth")
+    options = ("--checkpoint", weights, "--input", raws, "--target", photos, "--output", tmp_path / "out")
+    status, said = call(script, *options, "--measures=psnr", "--compare", tmp_path / "demosaiced.pth")
+    assert status == 2 and "called 'demosaiced'" in said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ("--quality=0", "--quality=101", "--white-level=0"))
+def test_a_number_out_of_range_is_refused(tmp_path, call, option):
+    weights, raws, _ = plain(tmp_path)
+    options = ("--checkpoint", weights, "--input", raws, "--output", tmp_path / "out")
+    assert call(script, *options, "--format=jpg", option)[0] == 2 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     (
         (lambda raws, photos: (photos / "1.png").unlink(), "must hold the same names"),
         (lambda raws, photos: iio.imwrite(photos / "1.png", np.zeros((60, 64, 3), np.uint8)), "are a pair, but"),
         (lambda raws, photos: (raws / "1.png").write_bytes((raws / "1.png").read_bytes()[:60]), "cannot read"),
+        (lambda raws, photos: (photos / "1.png").write_bytes(b"no photograph"), "cannot read"),
         (lambda raws, photos: iio.imwrite(raws / "1.png", np.zeros((64, 64), np.uint8)), "8 bits a pixel"),
         (lambda raws, photos: [path.unlink() for path in raws.iterdir()], "no images in"),
     ),

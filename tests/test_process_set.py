@@ -40,7 +40,9 @@ def command(run: Path, *arguments: object) -> list[str]:
 
 def start(run: Path, environment: dict, *arguments: object) -> subprocess.Popen:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command(run, *arguments), env=environment, **streams)
+    # A shell in the background hands on an ignored SIGINT; a terminal does not.
+    heeded = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command(run, *arguments), env=environment, preexec_fn=heeded, **streams)
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str]:

@@ -91,6 +91,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         options.error("--target goes with --input")
     if asked.input and not (asked.output and (asked.checkpoint or asked.run)):
         options.error("--input needs --output, and --checkpoint or --run")
+    if asked.input and asked.measures and not asked.target:
+        options.error("--measures need the ground truth: --target")
     if not asked.input:
         asked.run = asked.run or default.run
     return asked
@@ -271,7 +273,8 @@ def open_candidates(
     sources = {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}  # also of links
     camera, told = material.reader.sensor, bool(asked.input and asked.black_level)
     place = folder if asked.output and not asked.compare else folder / path.stem
-    found = [candidate(asked.run or path.stem, place, model, path, camera, told)]
+    label = asked.run if asked.run and not asked.checkpoint else path.stem
+    found = [candidate(label, place, model, path, camera, told)]
     found += compared(asked, folder, device, camera, told)
     for i, other in enumerate(found):
         if other.folder.resolve() in sources:

@@ -44,7 +44,8 @@ def open_board(run: Path, config: Config, rank: str, protocol: str, measures: Se
     if not set(columns) & set(metrics.NETWORKS):
         del asked["weights"]
     summary = f"{protocol}: {metrics.PROTOCOLS[protocol].summary}"
-    return Board(run / "scores", protocol, columns, {"protocol": summary, **asked})
+    folder = run / "scores" / ("" if protocol == "paper" else protocol)
+    return Board(folder, protocol, columns, {"protocol": summary, **asked})
 
 
 def validation(splits: dict[str, Split], rank: str) -> Split:
@@ -74,6 +75,8 @@ class Scorer:
     """
 
     def __init__(self, config: Config, board: Board, device: torch.device, at_once: int = 0):
+        if at_once < 0:
+            raise UserError(f"--at-once must not be negative, but is {at_once}")
         self.config, self.board, self.device = config, board, device
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.stack = at_once or (32 if device.type == "cuda" else 1)
@@ -101,17 +104,21 @@ class Scorer:
         return failed
 
     def _score(self, claimed: Sequence[Path]) -> dict[Path, str]:
-        models, failed = {}, {}
+        models, heads, failed = {}, {}, {}
         for path in claimed:
             try:
                 if not self.board.done(path):
+                    heads[path] = self.board.head(path)
                     models[path] = open_model(str(path), self.device)
             except UserError as error:
                 failed[path] = str(error)
         for kind in {(model.name, model.sensor) for model in models.values()}:
             group = {path: model for path, model in models.items() if (model.name, model.sensor) == kind}
             for path, (rows, mean) in zip(group, self.evaluate(list(group.values())), strict=True):
-                self.board.write(path, rows, mean, **self.notes)
+                if self.board.head(path) == heads[path]:
+                    self.board.write(path, rows, mean, **self.notes)
+                else:
+                    failed[path] = f"{path} changed while it was scored: score it again"
         return failed
 
     def evaluate(self, models: Sequence[Model]) -> list[tuple[dict, dict]]:
@@ -201,7 +208,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def choose(run: Path, asked: argparse.Namespace) -> list[Path]:
     """The checkpoints that a command line names. Raises `UserError` where one is not there."""
     if asked.checkpoint:
-        return [zoo.locate(asked.checkpoint)]
+        file = zoo.locate(asked.checkpoint).absolute()
+        return [next((ours for ours in checkpoints(run) if ours.samefile(file)), file)]
     if asked.all or asked.n is not None:
         n = 1 if asked.all else asked.n
         if not 0 <= asked.remainder < n:

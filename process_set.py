@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -81,7 +81,8 @@ class Tmux:
 
     def start(self, sessions: Sequence[Session]) -> str:
         for session in sessions:
-            done = self._tmux("new-session", "-d", "-s", session.name, "sh", "-c", session.script())
+            end = (";", "set-option", "-t", f"={session.name}:", "remain-on-exit", "off")  # whatever .tmux.conf says
+            done = self._tmux("new-session", "-d", "-s", session.name, "sh", "-c", session.script(), *end)
             if done.returncode and not self.alive(session):  # alive: another process_set.py has just started it
                 raise UserError(f"tmux cannot start a session: {done.stderr.strip()}; --launcher local needs no tmux")
         return f"to look in: tmux attach -t ={sessions[0].name}"
@@ -124,8 +125,8 @@ class Local:
 class Slurm:
     """A job array, whose indices are the remainders. Where there is no sbatch, it is printed instead."""
 
-    def __init__(self, options: str = ""):
-        self.options, self.job = shlex.split(options), ""
+    def __init__(self, options: Sequence[str] = ()):
+        self.options, self.job = options, ""
 
     def array(self, sessions: Sequence[Session]) -> str:
         """The batch script."""
@@ -176,7 +177,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="rank with ground truth (paired) or without; alone, without --n and --step, it ranks what is scored",
     )
     options.add_argument("--launcher", choices=LAUNCHERS, help="tmux where there is tmux, otherwise local")
-    options.add_argument("--sbatch", default="", metavar="OPTIONS", help="for slurm, such as '--partition=p --gpus=1'")
+    options.add_argument(
+        "--sbatch", type=shlex.split, default=[], metavar="OPTIONS", help="for slurm, such as '--partition=p --gpus=1'"
+    )
     options.add_argument("--detach", action="store_true", help="return when the sessions are started")
     asked = options.parse_args(arguments)
     asked.only_rank = asked.rank is not None and asked.n is None and asked.step is None
@@ -194,9 +197,12 @@ def plan(asked: argparse.Namespace, run: Path, board: Board) -> list[Session]:
     select(run, asked.n, remainders)  # raises where nothing matches
     places = dict(enumerate(checkpoints(run)))
     left = [r for r in remainders if any(i % asked.n == r and not board.done(path) for i, path in places.items())]
-    devices = gpus(asked.device)
+    slurm = asked.launcher == "slurm"  # gives each task a GPU of its own
+    devices = [] if slurm else gpus(asked.device)
     threads = str(max(1, (os.cpu_count() or 1) // max(1, len(left))))
     inherited = {key: value for key, value in os.environ.items() if INHERITED.fullmatch(key)}
+    if slurm:
+        inherited.pop("CUDA_VISIBLE_DEVICES", None)
     sessions = []
     for place, remainder in enumerate(left):
         device = {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if devices else {}
@@ -221,8 +227,14 @@ def gpus(device: str) -> list[str]:
     return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
 
 
-def wait(sessions: Sequence[Session], launcher: Tmux | Local | Slurm, board: Board, wanted: Sequence[Path]) -> None:
-    """Until no session is alive; shows progress over all of them. Ctrl-C ends them."""
+def wait(
+    sessions: Sequence[Session],
+    started: Sequence[Session],
+    launcher: Tmux | Local | Slurm,
+    board: Board,
+    wanted: Sequence[Path],
+) -> None:
+    """Until no session is alive; shows progress over all of them. Ctrl-C ends those started here."""
     left = set(wanted)
 
     def scored() -> int:
@@ -237,20 +249,24 @@ def wait(sessions: Sequence[Session], launcher: Tmux | Local | Slurm, board: Boa
             while any(launcher.alive(session) for session in sessions):  # they are about to end
                 time.sleep(INTERVAL)
     except KeyboardInterrupt:
-        for session in sessions:
+        for session in started:
             launcher.stop(session)
-        print("\nthe sessions are ended; what is scored stays, and the same command goes on", file=sys.stderr)
+        print(
+            "\nthe sessions are ended that were started here; what is scored stays, and the same command goes on",
+            file=sys.stderr,
+        )
         raise
 
 
 def rank(run: Path, board: Board) -> None:
     """Write the ranking and show its best ten."""
     by = MEASURES[board.columns[0]] if board.protocol != "unpaired" else Unpaired.measure
-    ranking = board.ranking(run, by.higher_is_better)
-    if not ranking:
-        what = f"by {board.columns[0]}, protocol {board.protocol}"
-        raise UserError(f"nothing in {board.folder} is scored {what}: score with --n N --step S")
-    with board.claim([board.folder / "ranking"], wait=True):  # another process_set.py may be ranking too
+    # Another process_set.py may be ranking too, by whatever: best.json is the run's.
+    with replace(board, folder=run / "scores").claim([run / "best"], wait=True):
+        ranking = board.ranking(run, by.higher_is_better)
+        if not ranking:
+            what = f"by {board.columns[0]}, protocol {board.protocol}"
+            raise UserError(f"nothing in {board.folder} is scored {what}: score with --n N --step S")
         write_ranking(run, board, ranking)
     columns = [name for name in ranking[0] if name not in ("rank", "checkpoint", "step")]
     print(f"\n{len(ranking)} of {len(checkpoints(run))} checkpoints of {run}, {board.asked['protocol']}")
@@ -278,7 +294,7 @@ def main() -> None:
         print(f"{len(sessions)} sessions, {len(new)} of them new{hint}", file=sys.stderr, flush=True)
         if asked.detach or (asked.launcher == "slurm" and not launcher.job):
             return None
-        wait(sessions, launcher, board, select(run, asked.n, range(0, asked.n, asked.step)))
+        wait(sessions, new, launcher, board, select(run, asked.n, range(0, asked.n, asked.step)))
     trouble = [verdict for session in sessions if (verdict := session.verdict())]
     for verdict in trouble:
         print(verdict, file=sys.stderr)

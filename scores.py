@@ -53,7 +53,7 @@ def read_table(path: Path) -> Table | None:
         columns, *rows = csv.reader(lines[count:])
         values = {row[0]: _values(columns[1:], row[1:]) for row in rows}
         return Table(head, tuple(columns[1:]), values, values.pop(MEAN), columns[0])
-    except (OSError, ValueError, KeyError, StopIteration):
+    except (OSError, ValueError, LookupError, StopIteration, csv.Error):
         return None
 
 
@@ -98,12 +98,16 @@ class Board:
     digests: dict[Path, tuple[int, str]] = field(default_factory=dict)
 
     def path(self, checkpoint: Path) -> Path:
-        return self.folder / f"{checkpoint.stem}.csv"
+        """Its table; a step of another run takes that run's name along."""
+        ours = step_of(checkpoint) < 0 or checkpoint.parent in [run / "checkpoints" for run in self.folder.parents]
+        return self.folder / (
+            f"{checkpoint.stem}.csv" if ours else f"{checkpoint.parents[1].name}_{checkpoint.stem}.csv"
+        )
 
     def read(self, checkpoint: Path) -> Table | None:
         """What this very checkpoint scored when it was asked the same."""
         table = read_table(self.path(checkpoint))
-        return table if table and self._head(checkpoint).items() <= table.head.items() else None
+        return table if table and self.head(checkpoint).items() <= table.head.items() else None
 
     def done(self, checkpoint: Path) -> bool:
         table = self.read(checkpoint)
@@ -117,9 +121,10 @@ class Board:
             columns = (*columns, *(column for column in before.columns if column not in columns))
             rows = {name: before.rows[name] | values for name, values in rows.items()}
             mean, notes = before.mean | mean, before.head | notes
-        Table(self._head(checkpoint) | notes, columns, rows, mean).write(self.path(checkpoint))
+        Table(self.head(checkpoint) | notes, columns, rows, mean).write(self.path(checkpoint))
 
-    def _head(self, checkpoint: Path) -> dict[str, str]:
+    def head(self, checkpoint: Path) -> dict[str, str]:
+        """What the head of its table must say."""
         stamp = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
         if self.digests.get(checkpoint, (None,))[0] != stamp:  # hash a file once, and again if it is another
             self.digests[checkpoint] = stamp, sha256_of(checkpoint) if stamp else ""
@@ -135,7 +140,7 @@ class Board:
         with open(self.folder / ".claims", "a") as file:
             mine = []
             for checkpoint in wanted:
-                place = int.from_bytes(hashlib.sha256(checkpoint.stem.encode()).digest()[:7])
+                place = int.from_bytes(hashlib.sha256(self.path(checkpoint).stem.encode()).digest()[:7])
                 try:
                     fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
                     mine.append(checkpoint)
@@ -165,7 +170,7 @@ def write_ranking(run: Path, board: Board, ranking: list[dict]) -> None:
     write_bytes(board.folder / "ranking.csv", text.getvalue().encode())
     best, by = ranking[0], board.columns[0]
     place = f"checkpoints/{best['checkpoint']}.pt"
-    sha256 = board.read(run / place).head["sha256"]
+    sha256 = board.head(run / place)["sha256"]
     value = best[by] if math.isfinite(best[by]) else str(best[by])
     record = {"checkpoint": place, "step": best["step"], "sha256": sha256, "ranked_by": by, by: value}
     write_json(run / "best.json", record | {"of": len(ranking)} | board.asked)

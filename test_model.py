@@ -259,7 +259,8 @@ def run_facts(run: Path | None) -> tuple[list[dict], list[dict], str]:
     lines = log.read_text().splitlines() if log.is_file() else []
     lines = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
     by = json.loads(best.read_text()) if best.is_file() else {"protocol": "", "ranked_by": ""}
-    folder = run / "scores" / ("unpaired" if by["protocol"].startswith("unpaired") else "")
+    protocol = by["protocol"].split(":")[0]
+    folder = run / "scores" / ("" if protocol == "paper" else protocol)
     head, ranking = read_ranking(folder / "ranking.csv")
     return lines, ranking, f"{by['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}" if ranking else ""
 

@@ -68,6 +68,24 @@ def test_what_is_scored_is_scored_again_only_if_it_changed(make_run, monkeypatch
     assert evaluated[5:] == ["step_0000040"]
 
 
+def test_a_checkpoint_that_changes_meanwhile_is_not_taken_for_scored(make_run, monkeypatch):
+    run = make_run(count=2)
+    path, other = checkpoints(run)
+    evaluate, subject = inference.Scorer.evaluate, scorer(run)
+
+    def changed(self, models):
+        results = evaluate(self, models)
+        path.write_bytes(other.read_bytes())
+        return results
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inference.Scorer, "evaluate", changed)
+        assert "changed while it was scored" in subject.score([path])[path]
+    assert not subject.board.done(path)
+    assert subject.score([path]) == {}
+    assert subject.board.read(path).mean["psnr"] == pytest.approx(by_hand(run, other), abs=1e-4)
+
+
 def test_the_files_are_read_once(make_run, monkeypatch):
     run, reads = make_run(count=40), []
     whole_files = inference.whole_files
@@ -83,6 +101,14 @@ def test_the_table_says_what_it_is_of(make_run, call):
     assert table.columns == ("psnr", "ssim") and table.head["checkpoint"] == "step_0000020.pt"
     assert table.head["protocol"].startswith("paper: ") and table.head["data"].startswith("3 files")
     assert table.mean["ssim"] == pytest.approx(sum(row["ssim"] for row in table.rows.values()) / 3, abs=1e-6)
+
+
+def test_protocols_do_not_overwrite_each_other(make_run, call):
+    run = make_run()
+    for protocol in ("paper", "ntire26"):
+        assert call(inference, 20, *options(run), "--protocol", protocol)[0] == 0
+    tables = [read_table(run / "scores" / part / "step_0000020.csv") for part in ("", "ntire26")]
+    assert [table.head["protocol"].split(":")[0] for table in tables] == ["paper", "ntire26"]
 
 
 def test_checkpoints_by_step_by_index_and_all(make_run, call):
@@ -102,6 +128,19 @@ def test_a_foreign_file_of_weights_is_scored_by_what_it_holds(make_run, call, tm
     assert call(inference, "--all", *options(run))[0] == 0
     released, ours = (read_table(run / "scores" / name).mean for name in ("released.csv", "step_0000010.csv"))
     assert released == ours
+
+
+def test_another_run_s_checkpoint_leaves_the_table_of_our_own(make_run, call):
+    run, other = make_run(), make_run("other")
+    assert call(inference, "--all", *options(run))[0] == 0
+    table = (run / "scores" / "step_0000010.csv").read_bytes()
+    (other / "checkpoints" / "step_0000010.pt").write_bytes((other / "checkpoints" / "step_0000020.pt").read_bytes())
+    assert call(inference, "--checkpoint", other / "checkpoints" / "step_0000010.pt", *options(run))[0] == 0
+    assert (run / "scores" / "step_0000010.csv").read_bytes() == table
+    theirs, ours = (read_table(run / "scores" / f"{name}.csv") for name in ("other_step_0000010", "step_0000020"))
+    assert theirs.mean == ours.mean
+    same = run / ".." / run.name / "checkpoints" / "step_0000010.pt"
+    assert "1 were already" in call(inference, "--checkpoint", same, *options(run))[1]
 
 
 def test_a_broken_checkpoint_is_named_and_the_others_go_on(make_run, call):
@@ -124,6 +163,7 @@ def test_a_broken_checkpoint_is_named_and_the_others_go_on(make_run, call):
         (("--n", "100", "--remainder", "7"), "none of index modulo 100 in 7"),
         (("--n", "0"), "--remainder must lie between"),
         (("--n", "4", "--remainder", "4"), "--remainder must lie between"),
+        (("--all", "--at-once", "-1"), "--at-once must not be negative"),
         (("--checkpoint", "not there"), "no file not there"),
         (("--all", "--measures", "delta_e", "--protocol", "pyiqa"), "protocol 'pyiqa' has no measure 'delta_e'"),
         (("--all", "--data-root", "nowhere"), "no folder nowhere"),

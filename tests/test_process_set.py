@@ -23,10 +23,11 @@ needs_tmux = pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not in
 
 @pytest.fixture
 def environment(tmp_path):
-    """A tmux server of the test's own, and one thread a process."""
+    """A tmux server of the test's own, of someone whose panes remain when they end; and one thread a process."""
     sockets = tmp_path / "tmux"
     sockets.mkdir()
-    changes = {"TMUX_TMPDIR": str(sockets), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    (sockets / ".tmux.conf").write_text("set -g remain-on-exit on\n")
+    changes = {"TMUX_TMPDIR": str(sockets), "HOME": str(sockets), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     values = {key: value for key, value in os.environ.items() if key != "TMUX"} | changes
     yield values
     if shutil.which("tmux"):
@@ -110,6 +111,24 @@ def test_a_session_that_dies_is_reported_and_the_ranking_is_made(make_run, envir
     assert "1 of 2 sessions did not do all their work" in said and ranked(run) == ["step_0000010"]
 
 
+@needs_tmux
+def test_ctrl_c_leaves_the_sessions_of_another(make_run, environment):
+    """Both wait for a checkpoint that this process holds."""
+    run = make_run(count=3)
+    _, config = open_run(str(run.parent), run.name)
+    board = inference.open_board(run, config, "paired", "paper", ["psnr"])
+    with board.claim(checkpoints(run)[:1]):
+        first = start(run, environment, "--launcher", "tmux")
+        assert "1 sessions, 1 of them new" in first.stdout.readline()
+        second = start(run, environment, "--launcher", "tmux")
+        assert "1 sessions, 0 of them new" in second.stdout.readline()
+        time.sleep(0.5)
+        second.send_signal(signal.SIGINT)
+        assert finish(second)[0] == 130
+    status, said = finish(first)
+    assert status == 0 and "3 of 3 checkpoints" in said, said
+
+
 def test_a_broken_checkpoint_stops_no_other(make_run, environment):
     run = make_run("-odd", count=6)
     checkpoints(run)[2].write_bytes(b"nothing")
@@ -179,6 +198,7 @@ def test_rank_ranks_what_is_there(make_run, call):
     (
         (("--n", 4, "--step", 5), "--step must lie between 1 and --n"),
         (("--n", 100, "--step", 0), "--step must lie between 1 and --n"),
+        (("--launcher", "slurm", "--sbatch", "'--gpus=1"), "invalid split value"),
         (("--run", "none"), "no run"),
     ),
 )
@@ -208,6 +228,13 @@ def test_sessions_take_the_gpus_in_turn(make_run, monkeypatch, visible, given):
     planned = sessions(make_run(count=4), "--n=4", "--step=1")
     assert [session.environment["CUDA_VISIBLE_DEVICES"] for session in planned] == given
     assert [session.remainder for session in planned] == ["0", "1", "2", "3"]
+
+
+def test_slurm_gives_the_gpus_itself(make_run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    planned = sessions(make_run(count=2), "--n=2", "--launcher=slurm")
+    assert planned and all("CUDA_VISIBLE_DEVICES" not in session.environment for session in planned)
 
 
 def test_a_session_name_has_no_letter_that_tmux_misreads(make_run):

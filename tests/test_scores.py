@@ -43,7 +43,17 @@ def test_a_table_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ("", "# a: b\n", "file,psnr\na,1\n", "file,psnr\na,x\nmean,1\n", "\x00", "file,p\nmean")
+    "text",
+    (
+        "",
+        "# a: b\n",
+        "file,psnr\na,1\n",
+        "file,psnr\na,x\nmean,1\n",
+        "file,psnr\n\nmean,1\n",
+        "\x00",
+        "\x00" * 200_000,
+        "file,p\nmean",
+    ),
 )
 def test_what_is_no_table_is_none(tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
@@ -144,6 +154,15 @@ def test_the_ranking_is_written_and_its_first_is_the_best(run):
     assert head == made.asked
     assert [(row["rank"], row["checkpoint"], row["psnr"]) for row in rows][1] == (2.0, "step_1000", 21.0)
     assert best_checkpoint(run) == run / "checkpoints" / "step_0100.pt"
+
+
+def test_a_best_that_changes_meanwhile_is_not_taken_later(run):
+    made = scored(run, [20.0, 22.0, 21.0])
+    ranking = made.ranking(run, True)
+    (run / "checkpoints" / "step_0100.pt").write_text("changed")
+    (run / "scores" / "step_0100.csv").unlink()
+    write_ranking(run, made, ranking)
+    assert read_ranking(run / "scores" / "ranking.csv")[1][0]["psnr"] == 22.0
 
 
 def test_a_best_that_is_gone_or_another_is_not_taken(run):

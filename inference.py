@@ -25,7 +25,7 @@ from data.sensor import prepare
 from errors import UserError, run_cli
 from judges import Paired, Unpaired
 from pretrained import zoo
-from scores import Board, checkpoints, select, step_of
+from scores import Board, checkpoints, folder_of, select, step_of
 from training.log import Progress
 
 UNPAIRED_FILES = 256  # at most so many mosaics, evenly drawn, where no pairs are needed
@@ -39,13 +39,12 @@ def open_board(run: Path, config: Config, rank: str, protocol: str, measures: Se
     digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
     asked = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
     if rank == "unpaired":
-        return Board(run / "scores" / "unpaired", rank, Unpaired.columns, {"protocol": Unpaired.summary, **asked})
+        return Board(folder_of(run, rank), rank, Unpaired.columns, {"protocol": Unpaired.summary, **asked})
     columns = metrics.choose(protocol, measures)
     if not set(columns) & set(metrics.NETWORKS):
         del asked["weights"]
     summary = f"{protocol}: {metrics.PROTOCOLS[protocol].summary}"
-    folder = run / "scores" / ("" if protocol == "paper" else protocol)
-    return Board(folder, protocol, columns, {"protocol": summary, **asked})
+    return Board(folder_of(run, protocol), protocol, columns, {"protocol": summary, **asked})
 
 
 def validation(splits: dict[str, Split], rank: str) -> Split:

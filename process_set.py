@@ -28,6 +28,7 @@ from metrics import MEASURES
 from scores import Board, checkpoints, select, write_ranking
 from training.log import Progress
 
+PASSED = ("run", "runs", "data-root", "device", "at-once", "protocol", "rank")  # options handed on to inference.py
 INTERVAL = 0.5  # seconds between two looks at the sessions
 # What a session's environment takes over from ours, as a tmux server has that of whoever started it. No secrets: its
 # command line is in sight of all.
@@ -215,9 +216,6 @@ def plan(asked: argparse.Namespace, run: Path, board: Board) -> list[Session]:
         name = "-".join(("isp", re.sub(r"\W", "_", asked.run, flags=re.ASCII), str(remainder), digest))
         sessions.append(Session(name, str(remainder), command, environment, board.folder / "sessions"))
     return sessions
-
-
-PASSED = ("run", "runs", "data-root", "device", "at-once", "protocol", "rank")  # options handed on to inference.py
 
 
 def gpus(device: str) -> list[str]:

@@ -65,6 +65,11 @@ def _values(columns: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
     return {column: float(text) for column, text in zip(columns, texts, strict=True) if text}
 
 
+def folder_of(run: Path, protocol: str) -> Path:
+    """Where the tables of a protocol lie."""
+    return run / "scores" / ("" if protocol == "paper" else protocol)
+
+
 def checkpoints(run: Path) -> list[Path]:
     """A run's checkpoints, in the order of their steps; the position in this list is a checkpoint's index."""
     found = [path for path in (run / "checkpoints").glob("step_*.pt") if path.stem[5:].isdigit()]
@@ -186,15 +191,26 @@ def read_ranking(path: Path) -> tuple[dict[str, str], list[dict]]:
     return head, [{key: value if key == "checkpoint" else float(value) for key, value in row.items()} for row in rows]
 
 
+def read_best(run: Path) -> dict:
+    """What the latest ranking recorded; empty where there was none. Raises `UserError` where it is broken."""
+    path = run / "best.json"
+    if not path.is_file():
+        return {}
+    try:
+        best = json.loads(path.read_text())
+    except ValueError:
+        best = None
+    if not isinstance(best, dict) or not {"checkpoint", "sha256", "protocol", "ranked_by"} <= best.keys():
+        raise UserError(f"{path} is broken: rank {run.name} again")
+    return best
+
+
 def best_checkpoint(run: Path) -> Path:
     """The checkpoint that the latest ranking named. Raises `UserError` where there is none, or another by now."""
-    if not (run / "best.json").is_file():
+    best = read_best(run)
+    if not best:
         raise UserError(f"{run} is not ranked yet: rank it (process_set.py --run {run.name}), or name a --step")
-    try:
-        best = json.loads((run / "best.json").read_text())
-        checkpoint, digest = run / best["checkpoint"], best["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{run / 'best.json'} is broken: rank {run.name} again") from None
-    if not checkpoint.is_file() or sha256_of(checkpoint) != digest:
+    checkpoint = run / best["checkpoint"]
+    if not checkpoint.is_file() or sha256_of(checkpoint) != best["sha256"]:
         raise UserError(f"{checkpoint} is not what it was when it was ranked the best: rank {run.name} again")
     return checkpoint

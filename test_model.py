@@ -32,7 +32,7 @@ from judges import Paired
 from pretrained import zoo
 from pretrained.files import sha256_of
 from report import Report, Scene, write_report
-from scores import Table, best_checkpoint, checkpoints, read_ranking, step_of
+from scores import Table, best_checkpoint, checkpoints, folder_of, read_best, read_ranking, step_of
 from training.checkpoint import replace
 from training.log import Progress
 
@@ -255,14 +255,13 @@ def run_facts(run: Path | None) -> tuple[list[dict], list[dict], str]:
     """(log, ranking, what it is by) of a run; empty without one."""
     if run is None:
         return [], [], ""
-    log, best = run / "log.jsonl", run / "best.json"
+    log, best = run / "log.jsonl", read_best(run)
     lines = log.read_text().splitlines() if log.is_file() else []
     lines = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
-    by = json.loads(best.read_text()) if best.is_file() else {"protocol": "", "ranked_by": ""}
-    protocol = by["protocol"].split(":")[0]
-    folder = run / "scores" / ("" if protocol == "paper" else protocol)
-    head, ranking = read_ranking(folder / "ranking.csv")
-    return lines, ranking, f"{by['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}" if ranking else ""
+    if not best:
+        return lines, [], ""
+    head, ranking = read_ranking(folder_of(run, best["protocol"].split(":")[0]) / "ranking.csv")
+    return lines, ranking, f"{best['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}" if ranking else ""
 
 
 def open_candidates(

@@ -128,10 +128,8 @@ def training_batches(
 
 def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Each pair of a paired split, whole, in order: mosaic (1, 1, H, W) and target (1, 3, H, W), on the device."""
-    for raw_path, photo_path in zip(split.raws, split.photos, strict=True):
-        mosaic, photo = reader.mosaic(raw_path), read_photo(photo_path)
-        check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
-        yield reader.mosaic_tensor(mosaic)[None].to(device), photo_tensor(photo)[None].to(device)
+    for _, mosaic, photo in whole_files(split, reader, pixels=1):
+        yield mosaic.to(device), photo.to(device).float() / 255
 
 
 def whole_files(

@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_sessions_and_detach_leaves_them(make_run, environment):
 def test_slurm_gets_an_array_of_the_remainders(make_run, environment, tmp_path):
     """Printed where there is no sbatch; and a stand-in for sbatch runs the tasks of the array that it was handed."""
     run = make_run(count=4)
-    bare = environment | {"PATH": "/usr/bin:/bin"}
+    bare = environment | {"PATH": str(tmp_path / "no programs")}
     status, said = finish(start(run, bare, "--n", 4, "--step", 2, "--launcher", "slurm", "--sbatch=--gpus=1"))
     assert status == 0 and "#SBATCH --array=0,2\n" in said and "#SBATCH --gpus=1\n" in said and not tables(run)
     programs = tmp_path / "programs"

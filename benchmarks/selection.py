@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script here finds the modules beside this folder
 
+from errors import UserError, run_cli  # noqa: E402
 from judges import Unpaired  # noqa: E402
 from scores import folder_of, read_ranking  # noqa: E402
 
@@ -24,7 +25,9 @@ def both(run: Path) -> list[dict]:
     )
     rows = [paired[name] | unpaired[name] for name in paired.keys() & unpaired.keys()]
     if not rows or "lpips" not in rows[0]:
-        sys.exit(f"{run} is not ranked both ways: see --help of process_set.py")
+        raise UserError(
+            f"{run} is not ranked both ways, by process_set.py with --measures psnr lpips and --rank unpaired"
+        )
     return sorted(rows, key=lambda row: row["step"])
 
 
@@ -43,7 +46,7 @@ def show(name: str, rows: list[dict]) -> None:
 
 def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit(__doc__)
+        raise UserError(f"name the folders of runs\n\n{__doc__}")
     runs = {path: both(Path(path)) for path in sys.argv[1:]}
     for path, rows in runs.items():
         show(path, rows)
@@ -52,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

@@ -1,15 +1,18 @@
 """From a `Config` to the objects of a run: data, generators, frozen networks, losses, critics, trainers, measures."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import config as settings
 import metrics
-from config import PRESETS, Config
+from config import PRESETS, Compute, Config
 from data.demosaic import DEMOSAICERS, Reference
 from data.folders import Split, centre, open_dataset, read_photo, unpaired
 from data.loader import Patches, Reader, photo_tensor
@@ -67,6 +70,19 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # pinned memory belongs to the current one
     return device
+
+
+def set_precision(compute: Compute) -> None:
+    """Of float32 on a GPU, for the whole process: PyTorch's own default would take TF32 for convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
+    torch.backends.cudnn.benchmark = True  # patches have one size: the fastest algorithm is worth looking for
+
+
+def autocast(compute: Compute, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """What the frozen networks run under."""
+    if compute.precision != "bf16":
+        return nullcontext
+    return partial(torch.autocast, device.type, torch.bfloat16)
 
 
 def open_run(runs: str, name: str, data_root: str = "") -> tuple[Path, Config]:
@@ -198,7 +214,7 @@ class Networks:
 
     def __init__(self, config: Config, device: torch.device):
         options, normalise = config.backbones, not config.as_released
-        self.device, self.built = device, {}
+        self.device, self.compute, self.built = device, config.compute, {}
         self.builders = {
             "vgg": lambda: backbones.vgg19(options.weights, options.vgg_file),
             "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=normalise),
@@ -209,14 +225,37 @@ class Networks:
 
     def __call__(self, name: str) -> nn.Module:
         if name not in self.built:
-            self.built[name] = self.builders[name]().to(self.device)
+            network = self.builders[name]().to(self.device, memory_format=torch.channels_last)
+            if self.compute.precision == "bf16":
+                _hold_bf16(network)
+            if self.compute.compile:
+                network.compile(dynamic=False)
+            self.built[name] = network
         return self.built[name]
+
+    def cast(self, name: str) -> Callable[..., Any]:
+        """The network as a function, under autocast where that is asked for; features are float32."""
+        network, context = self(name), autocast(self.compute, self.device)
+
+        def run(*arguments: Any) -> Any:
+            with context():
+                features = network(*arguments)
+            return {k: v.float() for k, v in features.items()} if isinstance(features, dict) else features.float()
+
+        return run
+
+
+def _hold_bf16(network: nn.Module) -> None:
+    """Keep the weights as autocast would cast them in every step."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)
 
 
 def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Eq. 12: against the demosaiced reference."""
     terms = build_terms("pretrain", config.pretrain, networks)
-    optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr)
+    optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
     return Trainer(generator, optimizer, build_views(config, {term.feature for term in terms}, networks), terms)
 
 
@@ -227,11 +266,11 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
     adversaries = build_adversaries(config, networks)
     if not (terms or adversaries):
         raise UserError(f"mode '{train.mode}' has no term left: every weight is 0")
-    optimizer = torch.optim.Adam(generator.parameters(), train.lr, (train.beta1, train.beta2))
+    optimizer = torch.optim.Adam(generator.parameters(), train.lr, (train.beta1, train.beta2), fused=True)
     critic_optimizer = None
     if adversaries:
         learning = [p for adversary in adversaries for p in adversary.critic.parameters() if p.requires_grad]
-        critic_optimizer = torch.optim.Adam(learning, train.critic_lr, (train.beta1, train.beta2))
+        critic_optimizer = torch.optim.Adam(learning, train.critic_lr, (train.beta1, train.beta2), fused=True)
 
     def schedule(optimizer: torch.optim.Optimizer | None, steps: int) -> torch.optim.lr_scheduler.LRScheduler | None:
         if optimizer is None or train.schedule == "constant":
@@ -260,7 +299,7 @@ def build_terms(equation: str, weights: object, networks: Networks) -> list[Term
     terms = []
     for name, (feature, against) in TERMS[equation].items():
         if weight := getattr(weights, name):
-            measure = (networks(name),) if name in ("lpips", "dists") else ()
+            measure = (networks.cast(name),) if name in ("lpips", "dists") else ()
             terms.append(Term(name, weight, feature, against, LOSSES[name](*measure)))
     return terms
 
@@ -274,10 +313,12 @@ def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
     sees = {name: sees[name] for name in CRITICS[train.mode] if name in sees and getattr(train, f"adv_{name}")}
     adversaries, blank = [], torch.zeros(1, 3, patch, patch, device=networks.device)
     features = {}
-    for view in build_views(config, set(sees.values()), networks):
-        features |= zip(view.names, view.compute(blank), strict=True)
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # for its shapes: not worth a compilation
+        for view in build_views(config, set(sees.values()), networks):
+            features |= zip(view.names, view.compute(blank), strict=True)
     for name, feature in sees.items():
-        critic = build_critic(features[feature].shape, train_fc1=not config.as_released).to(networks.device)
+        critic = build_critic(features[feature].shape, train_fc1=not config.as_released)
+        critic.to(networks.device, memory_format=torch.channels_last)
         weight = getattr(train, f"adv_{name}")
         adversaries.append(Adversary("grey" if feature == "grey" else name, weight, feature, critic))
     return adversaries
@@ -294,18 +335,18 @@ def build_views(config: Config, wanted: set[str], networks: Networks) -> list[Vi
     """The looks at an image that give the `wanted` features; "image" needs none."""
     views = []
     if "vgg_rgb" in wanted:
-        views.append(_view("vgg_rgb", networks("vgg")))
+        views.append(_view("vgg_rgb", networks.cast("vgg")))
     if "vgg_luminance" in wanted:
-        views.append(_view("vgg_luminance", luminance3, networks("vgg")))
+        views.append(_view("vgg_luminance", luminance3, networks.cast("vgg")))
     if "tokens" in wanted:
         soften = (blur,) if config.train.blur_color else ()
-        views.append(_view("tokens", *soften, networks("vit")))
+        views.append(_view("tokens", *soften, networks.cast("vit")))
     if "blurred" in wanted:
         views.append(_view("blurred", blur, lambda image: 2 * image - 1))
     if "grey" in wanted:
         views.append(_view("grey", grey3))
     if names := tuple(name for name in LAYERS if name in wanted):
-        alexnet, layers = networks("alexnet"), tuple(LAYERS[name] for name in names)
+        alexnet, layers = networks.cast("alexnet"), tuple(LAYERS[name] for name in names)
         views.append(View(names, lambda image: alexnet(grey3(image), layers).values()))
     return views
 
@@ -321,4 +362,6 @@ def _view(name: str, *functions: Callable[[Tensor], Tensor]) -> View:
 
 def grey3(image: Tensor) -> Tensor:
     """The texture critics' view of an image: grey in all three channels (section 3.5)."""
-    return (image * image.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    return sum(weight * channel for weight, channel in zip(GREY, image.split(1, dim=1), strict=True)).expand(
+        -1, 3, -1, -1
+    )

@@ -187,6 +187,16 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """How the arithmetic is done: what is computed stays the same, but for rounding."""
+
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    """tf32: a GPU's matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
+    compile: bool = False
+    """Compile the frozen networks with torch.compile: faster steps on a GPU, after a minute or two."""
+
+
+@dataclass(frozen=True)
 class Log:
     """What a run writes, and how often, in steps."""
 
@@ -228,6 +238,7 @@ class Config:
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
     train: Train = field(default_factory=Train)
+    compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
 
     def __post_init__(self):
@@ -266,7 +277,17 @@ PRESETS: dict[str, Config] = {
 config = PRESETS["demo"]  # what `python fit.py` runs when no preset is named
 
 # What a resumed run may change: none of it enters the arithmetic of a step.
-_RESUMABLE = {"runs", "device", "data.root", "data.raw", "data.photos", "data.exclude", "data.workers", "log"}
+_RESUMABLE = {
+    "runs",
+    "device",
+    "data.root",
+    "data.raw",
+    "data.photos",
+    "data.exclude",
+    "data.workers",
+    "log",
+    "compute.compile",
+}
 _RESUMABLE |= {"backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"}  # the weights' names must stay
 
 

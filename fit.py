@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import config as settings
-from build import Stage, build_generator, build_stages, choose_device, open_data
+from build import Stage, build_generator, build_stages, choose_device, open_data, set_precision
 from config import Config
 from data.folders import centre, read_photo
 from data.loader import evaluation_pairs, photo_tensor, training_batches
@@ -50,9 +50,10 @@ class Fit:
         resuming = resume and (self.folder / "last.pt").exists()
         self.device = choose_device(config.device)
         torch.manual_seed(config.seed)
+        set_precision(config.compute)
         self.splits, self.reader, self.reference = open_data(config)
         name, self.generator = build_generator(config.model, "" if resuming else config.init)
-        self.generator.to(self.device)
+        self.generator.to(self.device, memory_format=torch.channels_last)
         self.config = dataclasses.replace(config, model=name)
         self.stages, self.weights = build_stages(
             config, self.splits["train"], self.reader, self.reference, self.generator

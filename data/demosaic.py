@@ -329,7 +329,10 @@ def _balance(demosaiced: Tensor, gains: tuple[float, float, float], gamma: float
     demosaiced = demosaiced.to(torch.promote_types(demosaiced.dtype, torch.float32))
     # The paper's released code divides the 10 bit values by 65535, not by 1023, so that this clip never bites. That is
     # the caller's business. The stretch undoes the factor.
-    return (demosaiced * demosaiced.new_tensor(gains).view(1, 3, 1, 1)).clamp_(0, 1)
+    balanced = torch.empty_like(demosaiced)
+    for channel, (gain, plane) in enumerate(zip(gains, balanced.unbind(1), strict=True)):
+        torch.mul(demosaiced[:, channel], gain, out=plane)
+    return balanced.clamp_(0, 1)
 
 
 @dataclass(frozen=True)

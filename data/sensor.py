@@ -77,9 +77,15 @@ def unpack(packed: Tensor, cfa: str = "rggb") -> Tensor:
 
 def packed_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
     """What Efficient and Robust ISP take: (x - black) / (white - black) of each channel, packed; not clipped."""
-    levels = dict(zip(CHANNELS, sensor.black_level, strict=True))
-    black = mosaic.new_tensor([levels[c] for c in PACKED_CHANNELS]).view(1, 4, 1, 1) / sensor.white_level
-    return (pack(mosaic, sensor.cfa) - black) / (1 - black)
+    _check_even(mosaic)
+    levels, where = dict(zip(CHANNELS, sensor.black_level, strict=True)), offsets(sensor.cfa)
+    height, width = mosaic.shape[-2:]
+    packed = mosaic.new_empty(len(mosaic), 4, height // 2, width // 2)
+    for channel, plane in zip(PACKED_CHANNELS, packed.unbind(1), strict=True):
+        row, column = where[channel]
+        black = levels[channel] / sensor.white_level
+        torch.sub(mosaic[:, 0, row::2, column::2], black, out=plane).div_(1 - black)
+    return packed
 
 
 def split_input(mosaic: Tensor, sensor: Sensor) -> Tensor:

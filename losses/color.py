@@ -1,5 +1,6 @@
 """Paired colour: section 3.2, after DPED (Ignatov et al. 2017)."""
 
+from functools import lru_cache
 from statistics import NormalDist
 
 import torch
@@ -21,10 +22,17 @@ def gaussian_kernel() -> Tensor:
     return mass.sqrt() / mass.sqrt().sum()
 
 
+@lru_cache
+@torch.inference_mode(False)
+def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The kernel where it is needed; made once, as it comes from the host. For inference and training alike."""
+    return gaussian_kernel().to(device, dtype)
+
+
 def blur(image: Tensor) -> Tensor:
     """Eq. 3: Gaussian blur with zero padding, (N, C, H, W) -> (N, C, H, W)."""
     channels = image.shape[1]
-    taps = gaussian_kernel().to(image)
+    taps = _taps(image.dtype, image.device)
     rows = F.conv2d(image, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), padding=(0, _SIZE // 2), groups=channels)
     return F.conv2d(rows, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), padding=(_SIZE // 2, 0), groups=channels)
 

@@ -9,7 +9,8 @@ _LUMINANCE = (0.212671, 0.715160, 0.072169)  # linear sRGB to CIE Y, D65
 def luminance(rgb: Tensor) -> Tensor:
     """CIE L* / 100 of sRGB: (N, 3, H, W) in [0, 1] -> (N, 1, H, W) in [0, 1]; differentiable, also at black."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-    y = (linear * linear.new_tensor(_LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    # No tensor of constants: making one would halt a GPU's host in every step.
+    y = sum(weight * channel for weight, channel in zip(_LUMINANCE, linear.split(1, dim=1), strict=True))
     f = torch.where(y > 0.008856, y.clamp(min=0.008856) ** (1 / 3), 7.787 * y + 16 / 116)
     return (116 * f - 16) / 100
 

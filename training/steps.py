@@ -31,6 +31,9 @@ class View:
     compute: Callable[[Tensor], Iterable[Tensor]]
 
 
+_PLAIN = View(("image",), lambda image: (image,))
+
+
 @dataclass(frozen=True)
 class Term:
     """A loss on one feature of the generated image, alone or with that of `against`: "reference" or "target"."""
@@ -64,7 +67,8 @@ class Game(Protocol):
 class Trainer:
     """All that one stage of training needs; `step` is the algorithm.
 
-    `views` are run once on the generated image and once on each image that a term compares it with.
+    `views` are run once on the generated image and once on each image that a term compares it with. Where several
+    processes share a batch, `average_` replaces a gradient by its mean over all of them.
     """
 
     generator: nn.Module
@@ -79,12 +83,13 @@ class Trainer:
     schedule: LRScheduler | None = None  # steps with the generator
     critic_schedule: LRScheduler | None = None  # steps with the critics
     ema_decay: float = 0.0  # 0 is no average
+    average_: Callable[[Tensor], Tensor] | None = None
     ema: AveragedModel | None = field(init=False, default=None)
 
     def __post_init__(self):
         self.parameters = list(self.generator.parameters())
-        judged = [*self.terms, *self.adversaries]
-        self.weights = torch.tensor([judge.weight for judge in judged], device=self.parameters[0].device)
+        self.judges = [*self.terms, *self.adversaries]
+        self.weights = torch.tensor([judge.weight for judge in self.judges], device=self.parameters[0].device)
         if self.ema_decay:
             self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
 
@@ -94,30 +99,49 @@ class Trainer:
         return self.ema.module if self.ema and self.ema.n_averaged > 0 else self.generator
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """One update of the generator and, every `critic_every`-th `number`, of the critics. Returns statistics."""
+        """One update of the generator and, every `critic_every`-th `number`, of the critics.
+
+        Returns statistics, which stay on the device: nothing here waits for it.
+        """
         generated = self.generator(batch.inputs)
-        image = generated.detach().requires_grad_()  # every term's gradient is taken here, and carried on together
-        fake = self.look(image, {judge.feature for judge in (*self.terms, *self.adversaries)})
         with torch.no_grad():
             real = self.look(batch.target, {a.feature for a in self.adversaries} | self.compares_with("target"))
             reference = self.look(batch.reference, self.compares_with("reference"))
-
-        losses = {}
-        for term in self.terms:
-            compared = {None: (), "target": (real,), "reference": (reference,)}[term.against]
-            losses[term.name] = term.loss(fake[term.feature], *(other[term.feature] for other in compared))
-        for adversary in self.adversaries:
-            feature = adversary.feature
-            losses[adversary.name] = self.game.generator(adversary.critic, fake[feature], real[feature])
-        statistics = self._update_generator(generated, image, losses)
-
+        statistics, at_image, fake = self._judge(generated.detach().requires_grad_(), real, reference)
+        statistics |= self._update_generator(generated, at_image)
         if self.adversaries and number % self.critic_every == 0:
             statistics |= self._update_critics(fake, real)
         return statistics
 
-    def _update_generator(self, generated: Tensor, image: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        at_image = [torch.autograd.grad(loss, image, retain_graph=True)[0] for loss in losses.values()]
-        gradients = parameter_gradients(generated, at_image, self.parameters)
+    def _judge(self, image: Tensor, real: Features, reference: Features) -> tuple[dict, dict[str, Tensor], Features]:
+        """What each judge says of the generated `image`: its loss, its gradient there; and what was seen, detached.
+
+        A view is judged before the next one looks: so no more than one frozen network's graph is alive.
+        """
+        losses, gradients, fake = {}, {}, {}
+        for view in (_PLAIN, *self.views):
+            judges = [judge for judge in self.judges if judge.feature in view.names]
+            features = dict(zip(view.names, view.compute(image), strict=True)) if judges else {}
+            for judge in judges:
+                loss = self._loss(judge, features[judge.feature], real, reference)
+                more = judge is not judges[-1]
+                (gradients[judge.name],) = torch.autograd.grad(loss, image, retain_graph=more)
+                losses[f"loss/{judge.name}"] = loss.detach()
+            fake |= {name: feature.detach() for name, feature in features.items()}
+        return losses, gradients, fake
+
+    def _loss(self, judge: Term | Adversary, feature: Tensor, real: Features, reference: Features) -> Tensor:
+        if isinstance(judge, Adversary):
+            return self.game.generator(judge.critic, feature, real[judge.feature])
+        compared = {None: (), "target": (real,), "reference": (reference,)}[judge.against]
+        return judge.loss(feature, *(other[judge.feature] for other in compared))
+
+    def _update_generator(self, generated: Tensor, at_image: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Dynamic Loss Adaptation: the norms are those of the whole batch's gradients."""
+        names = [judge.name for judge in self.judges]
+        gradients = parameter_gradients(generated, [at_image[name] for name in names], self.parameters)
+        if self.average_:
+            gradients = self.average_(gradients)
         total, norms = balance(gradients, self.weights)
         assign(self.parameters, total)
         self.optimizer.step()
@@ -125,8 +149,7 @@ class Trainer:
             self.schedule.step()
         if self.ema:
             self.ema.update_parameters(self.generator)
-        statistics = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-        return statistics | {f"norm/{name}": norm for name, norm in zip(losses, norms.unbind(), strict=True)}
+        return {f"norm/{name}": norm for name, norm in zip(names, norms.unbind(), strict=True)}
 
     def _update_critics(self, fake: Features, real: Features) -> dict[str, Tensor]:
         """The critics judge what the generator's step has made: nothing is generated or looked at again."""
@@ -137,6 +160,7 @@ class Trainer:
             loss, details = self.game.discriminator(adversary.critic, fake[feature], real[feature])
             loss.backward()
             trained = [p for p in adversary.critic.parameters() if p.requires_grad]
+            self._average_gradients(trained)
             nn.utils.clip_grad_norm_(trained, self.clip_norm)
             statistics |= {f"critic/{adversary.name}/{key}": value for key, value in details.items()}
         self.critic_optimizer.step()
@@ -144,10 +168,14 @@ class Trainer:
             self.critic_schedule.step()
         return statistics
 
+    def _average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        if self.average_:
+            assign(parameters, self.average_(torch.cat([p.grad.flatten() for p in parameters])))
+
     def look(self, image: Tensor, wanted: set[str]) -> Features:
         """The `wanted` features of an image; "image" is the image itself."""
-        features = {"image": image} if "image" in wanted else {}
-        for view in self.views:
+        features = {}
+        for view in (_PLAIN, *self.views):
             if wanted.intersection(view.names):
                 features |= zip(view.names, view.compute(image), strict=True)
         return features

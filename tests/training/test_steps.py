@@ -102,8 +102,8 @@ def test_each_view_looks_once_at_each_image_that_it_is_wanted_for():
     data = batch()
     generated = trainer.generator(data.inputs).detach()
     trainer.step(data, 1)
-    assert same(content.seen, [generated, data.reference])
-    assert same(texture.seen, [generated, data.target])
+    assert same(content.seen, [data.reference, generated])
+    assert same(texture.seen, [data.target, generated])
     assert not unused.seen
 
 

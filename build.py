@@ -26,6 +26,7 @@ from losses.color import blur
 from losses.content import luminance3
 from models import build_model
 from pretrained import backbones, zoo
+from training.distributed import ALONE, Group
 from training.steps import Adversary, Term, Trainer, View
 
 # Eqs. 10 to 12: term -> (the feature that it looks at, what it compares it with). Weights are the config's.
@@ -191,11 +192,13 @@ def build_unpaired_judge(
 
 
 def build_stages(
-    config: Config, train: Split, reader: Reader, reference: Reference, generator: nn.Module
+    config: Config, train: Split, reader: Reader, reference: Reference, generator: nn.Module, group: Group = ALONE
 ) -> tuple[list[Stage], dict[str, str]]:
     """Pretraining and training, and where the weights of their frozen networks came from."""
     networks = Networks(config, next(generator.parameters()).device)
     pretrainer, trainer = build_pretrainer(config, generator, networks), build_trainer(config, generator, networks)
+    if group.size > 1:
+        pretrainer.average_ = trainer.average_ = group.mean_
     data, mode = config.data, config.train.mode
     split = unpaired(train, data.unpaired, config.seed) if mode == "unpaired" else train
     patches = [

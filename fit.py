@@ -1,6 +1,7 @@
 """Train an ISP: pretrain it on demosaicing, then train it unpaired, paired, or paired with critics.
 
 python fit.py [PRESET] [--section.field value ...] [--run NAME] [--resume]
+torchrun --nproc-per-node G fit.py ...     the same on G GPUs, which share each batch
 """
 
 import dataclasses
@@ -22,15 +23,16 @@ from data.sensor import prepare
 from errors import UserError, run_cli
 from metrics import psnr
 from training import checkpoint
-from training.log import DIVERGED, Progress, RunLog, to_floats
+from training.distributed import ALONE, Group, join, leave
+from training.log import DIVERGED, NoLog, Progress, RunLog, to_floats
 from training.steps import Batch, Trainer
 
 
 class Stop:
     """Turns Ctrl-C or a TERM into a request that is met between two steps, with the state saved. Again: at once."""
 
-    def __init__(self):
-        self.signal = 0
+    def __init__(self, say: Callable[[str], None]):
+        self.signal, self.say = 0, say
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
@@ -38,37 +40,41 @@ class Stop:
         if self.signal:
             raise KeyboardInterrupt
         self.signal = number
-        print("\nfinishing this step and saving; once more stops at once", file=sys.stderr, flush=True)
+        self.say("\nfinishing this step and saving; once more stops at once")
 
 
 class Fit:
-    """One run: its folder, its stages, and where it stands."""
+    """One run: its folder, its stages, and where it stands. All processes of a `group` run it; the main one writes."""
 
-    def __init__(self, config: Config, resume: bool):
-        self.folder = Path(config.runs) / config.run
-        self.lock = claim(self.folder, resume)
+    def __init__(self, config: Config, resume: bool, group: Group = ALONE):
+        self.folder, self.group = Path(config.runs) / config.run, group
+        self.device = choose_device(group.device or config.device)
+        group.share(config.data.batch)
+        self.lock = claim(self.folder, resume) if group.main else None
         resuming = resume and (self.folder / "last.pt").exists()
-        self.device = choose_device(config.device)
         torch.manual_seed(config.seed)
         set_precision(config.compute)
-        self.splits, self.reader, self.reference = open_data(config)
-        name, self.generator = build_generator(config.model, "" if resuming else config.init)
-        self.generator.to(self.device, memory_format=torch.channels_last)
-        self.config = dataclasses.replace(config, model=name)
-        self.stages, self.weights = build_stages(
-            config, self.splits["train"], self.reader, self.reference, self.generator
-        )
+        with group.in_turn():
+            self.splits, self.reader, self.reference = open_data(config)
+            name, self.generator = build_generator(config.model, "" if resuming else config.init)
+            self.generator.to(self.device, memory_format=torch.channels_last)
+            self.config = dataclasses.replace(config, model=name)
+            self.stages, self.weights = build_stages(
+                config, self.splits["train"], self.reader, self.reference, self.generator, group
+            )
         self.random = any(source.startswith("random") for source in self.weights.values())
         self.stage, self.step, self.psnr = 0, 0, {}
         self.log = self._restore() if resuming else self._begin()
 
-    def _begin(self) -> RunLog:
+    def _begin(self) -> RunLog | NoLog:
+        if not self.group.main:
+            return NoLog()
         checkpoint.write_json(self.folder / "config.json", settings.to_dict(self.config))
         log = RunLog(self.folder)
         log.begin({"weights": self.weights} | ({"warning": RANDOM} if self.random else {}))
         return log
 
-    def _restore(self) -> RunLog:
+    def _restore(self) -> RunLog | NoLog:
         state = checkpoint.load(self.folder / "last.pt")
         try:
             if state["weights"] != self.weights:
@@ -76,6 +82,8 @@ class Fit:
             self.stage, self.step, self.psnr = state["stage"], state["step"], state["psnr"]
             self.stages[self.stage].trainer.load_state(state["trainer"])
             torch.set_rng_state(state["rng"])
+            if not self.group.main:
+                return NoLog()
             log = RunLog(self.folder, state["log_position"], self._total())
         except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder / 'last.pt'} is not of this config: {error}") from None
@@ -91,7 +99,7 @@ class Fit:
         self._announce()
         if "demosaiced" not in self.psnr and self.splits["val"]:
             self.psnr["demosaiced"] = self.validate(self.reference)
-        stop = Stop()
+        stop = Stop(self._say)
         while self.stage < len(self.stages):
             stage = self.stages[self.stage]
             self._run_stage(stage, stop)
@@ -107,22 +115,23 @@ class Fit:
         if self.step >= stage.steps:
             return
         data = self.config.data
-        batches = training_batches(stage.patches, data.batch, self.step, data.workers, self.device)
+        place = self.group.rank, self.group.size
+        batches = training_batches(stage.patches, data.batch, self.step, data.workers, self.device, *place)
         latest = self.psnr.get("final", self.psnr.get("pretrained"))
         shown = {} if latest is None else {"val_psnr": latest}
         stopping = False
-        with Progress(stage.name, self.step, stage.steps, **shown) as progress:
+        with Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **shown) as progress:
             while self.step < stage.steps and not stopping:
                 mosaic, span, target = next(batches)
                 reference = self.reference(mosaic, span) if stage.trainer.compares_with("reference") else None
                 statistics = stage.trainer.step(Batch(self.inputs(mosaic), reference, target), self.step + 1)
                 self.step += 1
-                stopping = bool(stop.signal)
+                stopping = bool(self.group.largest(stop.signal))
                 progress.update(self.step, **self._write(stage, statistics, stopping))
         if stopping and not (stage is self.stages[-1] and self.step == stage.steps):
             self.log.close()
-            print(f"stopped at step {self.step} of {stage.name}; --resume goes on from there", file=sys.stderr)
-            sys.exit(128 + stop.signal)
+            self._say(f"stopped at step {self.step} of {stage.name}; --resume goes on from there")
+            sys.exit(128 + (stop.signal or signal.SIGTERM))
 
     def _write(self, stage: Stage, statistics: dict[str, Tensor], stopping: bool) -> dict[str, float]:
         """Whatever is due after this step; returns what the progress bar shows."""
@@ -135,7 +144,7 @@ class Fit:
         store = due(every.state_every) or stopping
         where = f"step {self.step} of {stage.name}"
         if due(every.every) or keep or store:
-            values = to_floats(statistics, where)
+            values = to_floats(statistics, where, self.group.mean_)
         if (keep or store) and not stage.trainer.finite():
             raise UserError(f"a weight is not finite at {where}: {DIVERGED}")
         if due(every.every):
@@ -150,8 +159,13 @@ class Fit:
     @torch.no_grad()
     def validate(self, render: Callable[[Tensor], Tensor]) -> float:
         """Mean PSNR (dB, protocol `paper`) over the validation split of what `render` makes of a mosaic."""
-        pairs = evaluation_pairs(self.splits["val"], self.reader, self.device)
-        return float(torch.stack([psnr(render(mosaic), target)[0] for mosaic, target in pairs]).mean())
+        split, group = self.splits["val"], self.group
+        mine = range(group.rank, len(split), group.size)
+        figures = torch.zeros(len(split), dtype=torch.float64)
+        pairs = evaluation_pairs(split.take(mine), self.reader, self.device)
+        for index, (mosaic, target) in zip(mine, pairs, strict=True):
+            figures[index] = psnr(render(mosaic), target)[0]
+        return float(group.sum_(figures).mean())
 
     def _validate_stage(self, stage: Stage) -> dict[str, float]:
         """A sample grid and, where there are pairs, the PSNR of where `stage` stands."""
@@ -167,6 +181,8 @@ class Fit:
     @torch.no_grad()
     def _save_samples(self, name: str, generator: nn.Module) -> None:
         """Rows of scenes: demosaiced reference, output, target (or some photograph, where there are no pairs)."""
+        if not self.group.main:
+            return
         from torchvision.utils import save_image
 
         split = self.splits["val"] or self.splits["train"]
@@ -193,10 +209,14 @@ class Fit:
         }
 
     def _save_generator(self, name: str, trainer: Trainer) -> None:
+        if not self.group.main:
+            return
         path = self.folder / "checkpoints" / f"{name}.pt"
         checkpoint.save_generator(path, trainer.result, step=self.step, **self.describe())
 
     def _save_state(self, stage: Stage) -> None:
+        if not self.group.main:
+            return
         state = {
             "stage": self.stage,
             "step": self.step,
@@ -213,20 +233,26 @@ class Fit:
         """Steps done over all stages."""
         return sum(stage.steps for stage in self.stages[: self.stage]) + self.step
 
+    def _say(self, text: str) -> None:
+        if self.group.main:
+            print(text, file=sys.stderr, flush=True)
+
     def _announce(self) -> None:
         split = self.splits["train"]
-        print(
-            f"{self.folder}: {self.config.model} on {self.device}, {len(split.raws)} mosaics and {len(split.photos)} "
-            f"photographs to train on, {len(self.splits['val'])} pairs to validate on",
-            file=sys.stderr,
+        several = f", {self.group.size} processes" if self.group.size > 1 else ""
+        self._say(
+            f"{self.folder}: {self.config.model} on {self.device}{several}, {len(split.raws)} mosaics and "
+            f"{len(split.photos)} photographs to train on, {len(self.splits['val'])} pairs to validate on"
         )
         for name, source in self.weights.items():
-            print(f"  {name}: {source}", file=sys.stderr)
+            self._say(f"  {name}: {source}")
         if self.random:
-            print(f"warning: {RANDOM}", file=sys.stderr, flush=True)
+            self._say(f"warning: {RANDOM}")
 
     def finish(self) -> None:
         """The table, and the same in summary.json."""
+        if not self.group.main:
+            return
         figures = {key: self.psnr.get(key) for key in ("demosaiced", "pretrained", "final")}
         checkpoint.write_json(self.folder / "summary.json", {"val_psnr": figures, "weights": self.weights})
         print(
@@ -256,8 +282,10 @@ def claim(folder: Path, resume: bool):
 
 def main() -> None:
     config, resume = settings.parse(sys.argv[1:])
+    group = join(config.device)
     try:
-        Fit(config, resume).run()
+        Fit(config, resume, group).run()
+        leave()
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: lower --data.batch or --data.patch") from None
 

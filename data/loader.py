@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,9 @@ class Patches(Dataset):
             check_same_size(raw_path, photo_path, whole, photo.shape[:2])
         return self.reader.mosaic_tensor(mosaic), span, photo_tensor(flip(photo[window], *mirror))
 
-    def _draw(self, k: int, count: int, stream: int) -> int:
-        epoch, place = divmod(k, count)
-        return int(_order(self.seed, stream, epoch, count)[place])
+    def _draw(self, k: int, files: int, stream: int) -> int:
+        epoch, place = divmod(k, files)
+        return int(_order(self.seed, stream, epoch, files)[place])
 
     def _span(self, path: Path, mosaic: np.ndarray) -> Tensor:
         if path not in self.spans:  # demosaicing a whole file is worth remembering
@@ -78,8 +79,8 @@ class Patches(Dataset):
 
 
 @lru_cache(maxsize=8)
-def _order(seed: int, stream: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, stream, epoch)).permutation(count)
+def _order(seed: int, stream: int, epoch: int, files: int) -> np.ndarray:
+    return np.random.default_rng((seed, stream, epoch)).permutation(files)
 
 
 def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
@@ -90,29 +91,30 @@ def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], p
 
 
 class Positions(Sampler[int]):
-    """position, position + 1, ... without end."""
+    """The positions in the stream of the batches from `step` on, without end: of each, the share of one process."""
 
-    def __init__(self, position: int):
-        self.position = position
+    def __init__(self, step: int, batch: int, rank: int = 0, size: int = 1):
+        self.step, self.batch, self.rank, self.size = step, batch, rank, size
 
     def __iter__(self) -> Iterator[int]:
-        k = self.position
-        while True:
-            yield k
-            k += 1
+        share = self.batch // self.size
+        for step in count(self.step):
+            first = step * self.batch + self.rank * share
+            yield from range(first, first + share)
 
 
 def training_batches(
-    patches: Patches, batch: int, step: int, workers: int, device: torch.device
+    patches: Patches, batch: int, step: int, workers: int, device: torch.device, rank: int = 0, size: int = 1
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of a run from step `step` on: mosaics (N, 1, P, P), spans (N, 2), targets (N, 3, P, P), on the device.
 
-    What comes depends on the step alone, not on the number of workers or on what was drawn before.
+    What comes depends on the step alone, not on the number of workers or on what was drawn before. Process `rank` of
+    `size` gets its share of each `batch`: all shares together are what one process alone would get.
     """
     loader = DataLoader(
         _Told(patches),
-        batch,
-        sampler=Positions(step * batch),
+        batch // size,
+        sampler=Positions(step, batch, rank, size),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,

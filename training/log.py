@@ -5,9 +5,11 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -58,9 +60,32 @@ class RunLog:
         self.events.close()
 
 
-def to_floats(statistics: dict[str, Tensor], where: str) -> dict[str, float]:
-    """Statistics as numbers. Raises `UserError` where one is not finite: training has diverged."""
-    values = {name: float(value) for name, value in statistics.items()}
+class NoLog(RunLog):
+    """The log of a process that writes none."""
+
+    position = 0
+
+    def __init__(self):
+        pass
+
+    def write(self, *_: Any) -> None:
+        pass
+
+    def begin(self, *_: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def to_floats(
+    statistics: dict[str, Tensor], where: str, mean: Callable[[Tensor], Tensor] = lambda values: values
+) -> dict[str, float]:
+    """Statistics as numbers, after `mean` over the processes that have such: the device is waited for once.
+
+    Raises `UserError` where one is not finite: training has diverged.
+    """
+    values = dict(zip(statistics, mean(torch.stack(list(statistics.values()))).tolist(), strict=True))
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise UserError(f"{broken[0]} is {values[broken[0]]} at {where}: {DIVERGED}")
@@ -72,10 +97,11 @@ class Progress:
 
     INTERVAL = 20.0  # seconds between lines
 
-    def __init__(self, stage: str, done: int, steps: int, unit: str = "step", **notes: float):
+    def __init__(self, stage: str, done: int, steps: int, unit: str = "step", quiet: bool = False, **notes: float):
+        self.quiet = quiet
         self.stage, self.first, self.steps, self.unit, self.note = stage, done, steps, unit, _notes(notes)
         self.start = self.told = time.monotonic()
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not quiet
         self.bar = tqdm(desc=stage, initial=done, total=steps, unit=unit, dynamic_ncols=True) if terminal else None
 
     def update(self, done: int, **notes: float) -> None:
@@ -86,6 +112,8 @@ class Progress:
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
+        if self.quiet:
+            return
         if now - self.told >= self.INTERVAL or done == self.steps:
             self.told = now
             meter = tqdm.format_meter(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -102,6 +102,8 @@ def _together(run: Callable[[], Any]) -> None:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's and NCCL's ways of saying so
+        with suppress(RuntimeError):
+            leave()  # or the waiting threads of gloo would abort this process as it exits
         raise UserError(
             f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0]}); "
             "start all of them again with --resume"

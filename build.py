@@ -14,8 +14,9 @@ import config as settings
 import metrics
 from config import PRESETS, Compute, Config
 from data.demosaic import DEMOSAICERS, Reference
+from data.files import Files, Reader, keep
 from data.folders import Split, centre, open_dataset, read_photo, unpaired
-from data.loader import Patches, Reader, photo_tensor
+from data.loader import Patches, photo_tensor
 from data.sensor import Sensor
 from discriminators import ColorDiscriminator, TextureDiscriminator
 from errors import UserError
@@ -201,14 +202,11 @@ def build_stages(
         pretrainer.average_ = trainer.average_ = group.mean_
     data, mode = config.data, config.train.mode
     split = unpaired(train, data.unpaired, config.seed) if mode == "unpaired" else train
-    patches = [
-        Patches(split, reader, reference, data.patch, seed=2 * config.seed + stage, flips=data.flips)
-        for stage in (0, 1)
-    ]
-    stages = [
-        Stage("pretrain", 0 if config.init else config.pretrain.steps, pretrainer, patches[0]),
-        Stage("train", config.train.steps, trainer, patches[1]),
-    ]
+    steps = 0 if config.init else config.pretrain.steps, config.train.steps
+    folder = Path(data.cache_dir or Path(config.runs) / ".cache")
+    files = keep(split, Files(reader, reference), data.cache, folder, sum(steps) * data.batch, group.size)
+    patches = [Patches(split, files, data.patch, seed=2 * config.seed + stage, flips=data.flips) for stage in (0, 1)]
+    stages = [Stage("pretrain", steps[0], pretrainer, patches[0]), Stage("train", steps[1], trainer, patches[1])]
     return stages, {name: network.provenance for name, network in networks.built.items()}
 
 

@@ -73,6 +73,10 @@ class Data:
     """Random mirroring that keeps the CFA order. The paper has none."""
     workers: int = 4
     """Processes that read patches; 0 reads in the training process."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Keep the decoded files in memory or in one file on disk; auto: where half of what is free suffices."""
+    cache_dir: str = ""
+    """The folder of a cache on disk, found again by the next run; empty: RUNS/.cache."""
 
     def __post_init__(self):
         _require(self.patch >= 32 and self.patch % 2 == 0, f"data.patch must be even and at least 32, not {self.patch}")

@@ -24,8 +24,9 @@ from build import Model, build_measures, choose_device, open_data, open_model, o
 from config import Config, to_dict
 from config import config as default
 from data.demosaic import Reference
+from data.files import Reader
 from data.folders import Split, mosaics, open_dataset, read_photo
-from data.loader import Reader, whole_files
+from data.loader import whole_files
 from data.sensor import CFA_ORDERS, Sensor, prepare
 from errors import UserError, run_cli
 from judges import Paired

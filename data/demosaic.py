@@ -23,6 +23,7 @@ OPENCV_CODE = {
     "bggr": cv2.COLOR_BayerRG2RGB,
 }
 
+CACHED = 1 << 20  # pixels that a CPU demosaics at a time: what lies between two steps should stay in its cache
 MINIMUM_SIZE = 4  # pixels a side: the filters look two pixels beyond the border, and the mirror there needs three
 
 
@@ -55,7 +56,17 @@ def menon2007(mosaic: Tensor, cfa: str = "rggb", refine: bool = True) -> Tensor:
     _check(mosaic, cfa)
     if mosaic.dtype not in (torch.float32, torch.float64):
         raise UserError(f"menon2007 got a {mosaic.dtype} mosaic; convert it to float32 or float64")
-    grid = _Grid(mosaic, *offsets(cfa)["R"])
+    count, _, height, width = mosaic.shape
+    image = mosaic.new_empty(count, 3, height, width)
+    together = max(1, CACHED // (height * width) if mosaic.device.type == "cpu" else count)
+    for some, out in zip(mosaic.split(together), image.split(together), strict=True):
+        _menon2007(some, offsets(cfa)["R"], refine, out)
+    return image
+
+
+def _menon2007(mosaic: Tensor, red: tuple[int, int], refine: bool, out: Tensor) -> None:
+    """`menon2007` into `out`; `red` is where the first red pixel lies."""
+    grid = _Grid(mosaic, *red)
     colour, green = grid.split(mosaic[:, 0], on_green=False), grid.split(mosaic[:, 0], on_green=True)
 
     along_rows = _colour_difference(grid, colour, green, 0, 1)
@@ -70,12 +81,13 @@ def menon2007(mosaic: Tensor, cfa: str = "rggb", refine: bool = True) -> Tensor:
     grid.mirror_(difference)
 
     if not refine:
-        return _assemble(grid, colour, green, difference, _red_minus_blue(grid, difference, horizontal, 2))
+        _assemble(grid, colour, green, difference, _red_minus_blue(grid, difference, horizontal, 2), out)
+        return
     refined = _refine(grid, difference, horizontal)
     # The package's last step averages three values of red minus blue in the chosen direction: the neighbours' after the
     # refinement and the pixel's own before it, which is itself the mean of the neighbours' then. Hence the half.
     blend = difference.mul_(0.5).add_(refined)
-    return _assemble(grid, colour, green, refined, _red_minus_blue(grid, blend, horizontal, 3))
+    _assemble(grid, colour, green, refined, _red_minus_blue(grid, blend, horizontal, 3), out)
 
 
 class _Grid:
@@ -234,9 +246,10 @@ def _red_minus_blue(grid: _Grid, difference: Tensor, horizontal: list[Tensor], d
     ]
 
 
-def _assemble(grid: _Grid, colour: Tensor, green: Tensor, difference: Tensor, red_minus_blue: list[Tensor]) -> Tensor:
-    """The colour image (N, 3, H, W), from the samples of the mosaic and the final differences."""
-    image = colour.new_empty(grid.batch, 3, grid.height, grid.width)
+def _assemble(
+    grid: _Grid, colour: Tensor, green: Tensor, difference: Tensor, red_minus_blue: list[Tensor], image: Tensor
+) -> None:
+    """Fill the colour image (N, 3, H, W) from the samples of the mosaic and the final differences."""
     for site, own, other, sign in ((0, 0, 2, -1), (1, 2, 0, 1)):
         y, x = grid.first(site)
         out, sample = grid.phase(image, y, x), grid.at(colour, y, x)
@@ -249,7 +262,6 @@ def _assemble(grid: _Grid, colour: Tensor, green: Tensor, difference: Tensor, re
         out[:, 1] = sample
         torch.add(sample, grid.pair(difference, y, x, 0, 1, 0), alpha=0.5, out=out[:, own])
         torch.add(sample, grid.pair(difference, y, x, 1, 0, 0), alpha=0.5, out=out[:, other])
-    return image
 
 
 @torch.no_grad()

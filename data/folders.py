@@ -3,8 +3,10 @@
 Everything here is deterministic: a split depends on file names alone, so it is the same on every machine.
 """
 
+import fcntl
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,6 +186,15 @@ def _without(train: Split, exclude: Path) -> Split:
     if not kept:
         raise UserError(f"{exclude} leaves no training pair")
     return train.take(kept)
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """One process at a time makes `root`; the others wait, such as the seeds of one experiment started together."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with open(root.with_name(f".{root.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -13,25 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from data.demosaic import Reference
-from data.folders import Split, flip, random_window, read_mosaic, read_photo
-from data.sensor import Sensor
+from data.files import Files, Reader
+from data.folders import Split, flip, random_window, read_photo
 from errors import UserError
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How this dataset's files become tensors."""
-
-    sensor: Sensor
-    headless_size: tuple[int, int] = (0, 0)  # (height, width) of headless .raw files
-
-    def mosaic(self, path: Path) -> np.ndarray:
-        return read_mosaic(path, self.sensor, self.headless_size)
-
-    def mosaic_tensor(self, mosaic: np.ndarray) -> Tensor:
-        """(H, W) digital numbers -> (1, H, W) float32, 1 is white."""
-        return torch.from_numpy(mosaic.astype(np.float32))[None] / self.sensor.white_level
 
 
 def photo_tensor(photo: np.ndarray) -> Tensor:
@@ -48,34 +31,28 @@ class Patches(Dataset):
     the windows are independent, and so are the two streams of files, unless the split couples them.
     """
 
-    def __init__(self, split: Split, reader: Reader, reference: Reference, patch: int, seed: int, flips: bool = False):
-        self.split, self.reader, self.reference, self.patch = split, reader, reference, patch
-        self.seed, self.flips, self.spans = seed, flips, {}
+    def __init__(self, split: Split, files: Files, patch: int, seed: int, flips: bool = False):
+        self.split, self.files, self.patch, self.seed, self.flips = split, files, patch, seed, flips
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         raw_path = self.split.raws[self._draw(k, len(self.split.raws), stream=0)]
         photo_stream = 0 if self.split.paired or self.split.coupled else 1
         photo_path = self.split.photos[self._draw(k, len(self.split.photos), stream=photo_stream)]
-        mosaic, photo = self.reader.mosaic(raw_path), read_photo(photo_path)
+        (mosaic, span), photo = self.files.mosaic(raw_path), self.files.photo(photo_path)
         rng = np.random.default_rng((self.seed, 2, k))
         window = random_window(mosaic.shape, self.patch, rng, raw_path, even=True)
         mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
-        whole, span, mosaic = mosaic.shape, self._span(raw_path, mosaic), flip(mosaic[window], *mirror)
+        whole, mosaic = mosaic.shape, flip(mosaic[window], *mirror)
         if not self.split.paired:
             window = random_window(photo.shape, self.patch, rng, photo_path, even=False)
             mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
         else:
             check_same_size(raw_path, photo_path, whole, photo.shape[:2])
-        return self.reader.mosaic_tensor(mosaic), span, photo_tensor(flip(photo[window], *mirror))
+        return self.files.reader.mosaic_tensor(mosaic), span, photo_tensor(flip(photo[window], *mirror))
 
     def _draw(self, k: int, files: int, stream: int) -> int:
         epoch, place = divmod(k, files)
         return int(_order(self.seed, stream, epoch, files)[place])
-
-    def _span(self, path: Path, mosaic: np.ndarray) -> Tensor:
-        if path not in self.spans:  # demosaicing a whole file is worth remembering
-            self.spans[path] = self.reference.span(self.reader.mosaic_tensor(mosaic)[None])[0]
-        return self.spans[path]
 
 
 @lru_cache(maxsize=8)

@@ -8,13 +8,11 @@ The files are laid out as Fujifilm UltraISP is: `<root>/{train,val,test}/{mediat
 """
 
 import errno
-import fcntl
 import json
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -24,6 +22,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
+from data.folders import alone
 from data.unprocess import CFA, Camera, expose, unprocess
 from errors import UserError, run_cli
 
@@ -266,15 +265,6 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
         complete = told.is_file() and len(list(root.glob("*/*/*.png"))) == 2 * len(cuts)
         if not complete or told.read_text(encoding="utf-8") != describe(lens, cuts, seed, patch):
             write_dataset(root, cuts, photos.__getitem__, lens, seed, patch, licences)
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One process at a time: the others wait, such as the seeds of one experiment that are started together."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with open(root.with_name(f".{root.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def check_patch(patch: int) -> None:

@@ -17,8 +17,8 @@ import inference
 import process_set
 import test_model as script
 from build import open_model
+from data.files import Reader
 from data.folders import read_photo
-from data.loader import Reader
 from data.sensor import Sensor, prepare
 from metrics import psnr, ssim, to_8_bit
 from models import build_model

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from data.demosaic import Reference
+from data.files import Files, Reader
 from data.folders import Split, mosaics
-from data.loader import Patches, Reader, evaluation_pairs, photo_tensor, training_batches, whole_files
+from data.loader import Patches, evaluation_pairs, photo_tensor, training_batches, whole_files
 from data.sensor import Sensor
 from errors import UserError
 
 SENSOR = Sensor(white_level=8191.0)
 CPU = torch.device("cpu")
 REFERENCE = Reference(SENSOR)
+FILES = Files(Reader(SENSOR), REFERENCE)
 COUNT, SIDE, PATCH = 5, 24, 8
 
 
@@ -55,15 +57,15 @@ def scene(values: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("flips", (False, True))
 def test_a_sample_depends_on_seed_and_position_alone(split, flips):
-    patches = Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=1, flips=flips)
+    patches = Patches(split, FILES, PATCH, seed=1, flips=flips)
     forwards = [patches[k] for k in range(7)]
     for k in reversed(range(7)):
-        fresh = Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=1, flips=flips)[k]
+        fresh = Patches(split, FILES, PATCH, seed=1, flips=flips)[k]
         assert all(torch.equal(a, b) for a, b in zip(fresh, forwards[k], strict=True))
 
 
 def test_another_seed_gives_another_stream(split):
-    one, two = (Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed) for seed in (0, 1))
+    one, two = (Patches(split, FILES, PATCH, seed) for seed in (0, 1))
     assert any(not torch.equal(one[k][0], two[k][0]) for k in range(COUNT))
 
 
@@ -71,14 +73,14 @@ def test_another_seed_gives_another_stream(split):
 def test_an_epoch_visits_every_file_once(split, loose, epoch):
     positions = range(epoch * COUNT, (epoch + 1) * COUNT)
     for pairs in (split, loose):
-        samples = [Patches(pairs, Reader(SENSOR), REFERENCE, PATCH, seed=3)[k] for k in positions]
+        samples = [Patches(pairs, FILES, PATCH, seed=3)[k] for k in positions]
         assert sorted(scene(digital(m)) for m, _, _ in samples) == list(range(COUNT))
         assert sorted(scene(digital_of_photo(t)) for _, _, t in samples) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("flips", (False, True))
 def test_a_pair_is_of_one_scene_and_one_window(split, flips):
-    patches = Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=0, flips=flips)
+    patches = Patches(split, FILES, PATCH, seed=0, flips=flips)
     for k in range(12):
         mosaic, _, target = patches[k]
         assert mosaic.shape == (1, PATCH, PATCH) and target.shape == (3, PATCH, PATCH)
@@ -86,7 +88,7 @@ def test_a_pair_is_of_one_scene_and_one_window(split, flips):
 
 
 def test_a_patch_is_rendered_with_the_range_of_its_whole_mosaic(split):
-    mosaic, span, _ = Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=0)[0]
+    mosaic, span, _ = Patches(split, FILES, PATCH, seed=0)[0]
     raw_path = next(path for path in split.raws if int(iio.imread(path).max()) // 1000 == scene(digital(mosaic)))
     whole = Reader(SENSOR).mosaic_tensor(iio.imread(raw_path))[None]
     rows, columns = (
@@ -104,7 +106,7 @@ def test_a_patch_is_rendered_with_the_range_of_its_whole_mosaic(split):
 
 
 def test_flips_happen_and_all_four_ways(split):
-    plain, flipped = (Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=0, flips=flips) for flips in (False, True))
+    plain, flipped = (Patches(split, FILES, PATCH, seed=0, flips=flips) for flips in (False, True))
     ways = set()
     for k in range(24):
         one, other = plain[k][0][0, :-1, :-1], flipped[k][0][0, :-1, :-1]
@@ -113,7 +115,7 @@ def test_flips_happen_and_all_four_ways(split):
 
 
 def test_unpaired_sides_are_independent(loose):
-    patches = Patches(loose, Reader(SENSOR), REFERENCE, PATCH, seed=0)
+    patches = Patches(loose, FILES, PATCH, seed=0)
     samples = [patches[k] for k in range(6 * COUNT)]
     pairs = {(scene(digital(m)), scene(digital_of_photo(t))) for m, _, t in samples}
     assert len(pairs) > 2 * COUNT  # not one partner for each
@@ -122,14 +124,14 @@ def test_unpaired_sides_are_independent(loose):
 
 def test_unpaired_sides_may_differ_in_number(loose):
     lopsided = Split(loose.raws[:2], loose.photos, paired=False)
-    patches = Patches(lopsided, Reader(SENSOR), REFERENCE, PATCH, seed=0)
+    patches = Patches(lopsided, FILES, PATCH, seed=0)
     targets = {scene(digital_of_photo(patches[k][2])) for k in range(COUNT)}
     assert targets == set(range(COUNT))
 
 
 @pytest.mark.parametrize("workers", (0, 2))
 def test_batches_from_a_later_step_are_the_tail_of_the_stream(split, workers):
-    patches = Patches(split, Reader(SENSOR), REFERENCE, PATCH, seed=0)
+    patches = Patches(split, FILES, PATCH, seed=0)
     whole = list(islice(training_batches(patches, 3, 0, 0, CPU), 4))
     tail = list(islice(training_batches(patches, 3, 2, workers, CPU), 2))
     for expected, later in zip(whole[2:], tail, strict=True):
@@ -167,7 +169,7 @@ def mismatched(tmp_path) -> Split:
 
 def test_a_pair_of_two_sizes_is_refused(mismatched):
     for read in (
-        lambda: Patches(mismatched, Reader(SENSOR), REFERENCE, PATCH, seed=0)[0],
+        lambda: Patches(mismatched, FILES, PATCH, seed=0)[0],
         lambda: list(evaluation_pairs(mismatched, Reader(SENSOR), CPU)),
     ):
         with pytest.raises(UserError, match=r"m.png and .*p.png are a pair, but \d+x\d+ and \d+x\d+"):
@@ -176,14 +178,14 @@ def test_a_pair_of_two_sizes_is_refused(mismatched):
 
 def test_a_patch_that_fits_no_file_names_it(split):
     with pytest.raises(UserError, match="_raw.png is 24x24, smaller than a patch of 32"):
-        Patches(split, Reader(SENSOR), REFERENCE, 32, seed=0)[0]
+        Patches(split, FILES, 32, seed=0)[0]
 
 
 @pytest.mark.parametrize("workers", (0, 2))
 def test_a_broken_file_is_told_without_a_worker_s_traceback(split, tmp_path, workers):
     broken = tmp_path / "broken.png"
     broken.write_bytes(split.raws[0].read_bytes()[:200])
-    patches = Patches(Split((broken,), split.photos[:1], paired=True), Reader(SENSOR), REFERENCE, PATCH, seed=0)
+    patches = Patches(Split((broken,), split.photos[:1], paired=True), FILES, PATCH, seed=0)
     with pytest.raises(UserError) as caught:
         next(training_batches(patches, 2, 0, workers, CPU))
     assert str(broken) in str(caught.value) and "Traceback" not in str(caught.value)

@@ -76,7 +76,7 @@ trainer = build_trainer(config, generator, Double(config, cpu))
 torch.set_default_dtype(torch.float32)
 if group.size > 1:
     trainer.average_ = group.mean_
-patches = Patches(splits["train"], reader, reference, config.data.patch, seed=0, flips=True)
+patches = Patches(splits["train"], Files(reader, reference), config.data.patch, seed=0, flips=True)
 batches = training_batches(patches, config.data.batch, 0, 0, cpu, group.rank, group.size)
 for number in range(1, 11):
     mosaic, span, target = next(batches)

@@ -17,7 +17,7 @@ from data.demosaic import DEMOSAICERS, Reference
 from data.files import Files, Reader, keep
 from data.folders import Split, centre, open_dataset, read_photo, unpaired
 from data.loader import Patches, photo_tensor
-from data.sensor import Sensor
+from data.sensor import Sensor, prepare
 from discriminators import ColorDiscriminator, TextureDiscriminator
 from errors import UserError
 from judges import Unpaired
@@ -48,6 +48,7 @@ TERMS = {
 CRITICS = {"unpaired": ("color", "lin0", "lin3"), "paired": (), "paired_gan": ("lin0", "lin3")}
 LAYERS = {"lin0": "relu1", "lin3": "relu4"}  # what LPIPS+ feeds its linear layers with (section 3.5)
 PHOTOGRAPHS = 256  # at most so many, evenly drawn, stand for the target set in a ranking without pairs
+BAND = 1 << 21  # pixels that a CPU develops at a time
 GREY = (0.299, 0.587, 0.114)  # released code
 
 
@@ -144,6 +145,25 @@ class Model:
         """
         return self.sensor if (self.sensor.cfa, self.sensor.white_level) == (data.cfa, data.white_level) else data
 
+    @torch.inference_mode()
+    def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
+        """Photographs of mosaics (N, 1, H, W), 1 is white, taken by `sensor`: 8-bit sRGB (N, 3, H, W), channels-last.
+
+        On a CPU a large image is done in bands, which overlap by what the generator sees beyond their edges.
+        """
+        count, _, height, width = mosaic.shape
+        reach, rows = self.generator.reach, height
+        if mosaic.device.type == "cpu" and reach is not None:
+            rows = max(2, BAND // (count * width) // 2 * 2)
+        margin = 2 * (reach or 0)
+        image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
+        for top in range(0, height, rows):
+            bottom, first = min(height, top + rows), max(0, top - margin)
+            inputs = prepare(mosaic[:, :, first : bottom + margin], sensor, self.generator.input_format)
+            output = self.generator(inputs.contiguous(memory_format=torch.channels_last))
+            image[:, top:bottom] = metrics.to_8_bit(output[:, :, top - first : bottom - first]).permute(0, 2, 3, 1)
+        return image.permute(0, 3, 1, 2)
+
 
 def open_model(source: str, device: torch.device) -> Model:
     """A generator from a checkpoint of ours, a released file, or a released name. Raises `UserError`."""
@@ -161,7 +181,7 @@ def open_model(source: str, device: torch.device) -> Model:
         camera = PRESETS["fujifilm-rmfa-tiny" if name.startswith("rmfa") else "fujifilm-efficient"].data
         sensor = Sensor(camera.cfa, camera.black_level, camera.white_level)
     config = settings.from_dict(description["config"]) if "config" in description else None
-    return Model(source, name, generator.to(device), sensor, config)
+    return Model(source, name, generator.to(device, memory_format=torch.channels_last), sensor, config)
 
 
 def build_measures(

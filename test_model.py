@@ -27,7 +27,7 @@ from data.demosaic import Reference
 from data.files import Reader
 from data.folders import Split, mosaics, open_dataset, read_photo
 from data.loader import whole_files
-from data.sensor import CFA_ORDERS, Sensor, prepare
+from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
 from judges import Paired
 from pretrained import zoo
@@ -47,7 +47,7 @@ class Candidate:
 
     label: str
     folder: Path | None  # none: not written
-    render: Callable[[Tensor], Tensor]  # mosaics (N, 1, H, W) -> (N, 3, H, W) in [0, 1]
+    render: Callable[[Tensor], Tensor]  # mosaics (N, 1, H, W) -> (N, 3, H, W), in [0, 1] or 8 bits
     facts: dict[str, str]
 
 
@@ -125,9 +125,7 @@ def candidate(label: str, folder: Path, model: Model, path: Path, camera: Sensor
     sensor = camera if told else model.levels(camera)
     parameters = sum(parameter.numel() for parameter in model.generator.parameters())
     facts = {"checkpoint": str(path), "sha256": sha256_of(path), "model": f"{model.name}, {parameters:,} parameters"}
-    return Candidate(
-        label, folder, lambda mosaic: model.generator(prepare(mosaic, sensor, model.generator.input_format)), facts
-    )
+    return Candidate(label, folder, lambda mosaic: model.develop(mosaic, sensor), facts)
 
 
 def compared(

@@ -22,7 +22,8 @@ def build_model(name: str) -> nn.Module:
     """Build a generator with freshly initialised weights (from torch's global random state).
 
     Its attribute `input_format` says what it takes: "packed", (N, 4, H/2, W/2), or "split", (N, 3, H, W), both made by
-    `data.sensor.prepare`. It returns (N, 3, H, W), the sRGB image, nominally in [0, 1].
+    `data.sensor.prepare`. Its `reach` is how many pixels of that an output sees to each side, or None for all. It
+    returns (N, 3, H, W), the sRGB image, nominally in [0, 1].
 
     Raises `UserError` for an unknown name.
     """

@@ -100,6 +100,7 @@ class RMFANet(nn.Module):
     """
 
     input_format = "split"
+    reach = None  # its channel attention sees all of the image
 
     def __init__(self, blocks: int, width: int):
         super().__init__()

@@ -9,7 +9,6 @@ import torch
 
 from errors import UserError
 from models import MODELS, build_model
-from models.efficient import shuffle
 
 RELEASED = {
     "efficient": ("Efficient_ISP_unpaired_step_27220", "packed"),
@@ -140,7 +139,28 @@ def test_an_unknown_model_lists_the_known():
         build_model("rmfa")
 
 
-def test_the_fast_shuffle_is_torchs():
-    x = torch.rand(2, 12, 5, 7)
-    with torch.inference_mode():
-        assert torch.equal(shuffle(x), torch.nn.functional.pixel_shuffle(x, 2))
+def plain(model: torch.nn.Module, packed: torch.Tensor) -> torch.Tensor:
+    """Efficient and Robust ISP as they are described."""
+    x = model.conv2(model.conv1(packed).tanh()).relu()
+    return torch.nn.functional.pixel_shuffle(model.conv3(x).relu(), 2)
+
+
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
+@pytest.mark.parametrize("name", ("efficient", "robust"))
+def test_the_fast_way_is_the_plain_one(name, layout):
+    """Outputs and gradients, in double precision."""
+    model = seeded(name).double().to(memory_format=layout)
+    packed = torch.rand(2, 4, 9, 14, dtype=torch.float64).contiguous(memory_format=layout)
+    fast, slow = model(packed), plain(model, packed)
+    torch.testing.assert_close(fast, slow, rtol=1e-13, atol=1e-14)
+    seen = torch.rand_like(slow)
+    gradients = [torch.autograd.grad(image, list(model.parameters()), seen) for image in (fast, slow)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
+
+
+def test_autocast_is_near():
+    model = seeded("efficient").eval()
+    packed = random_input(model, 32, 32)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        near = model(packed)
+    assert 0 < (near.float() - model(packed)).abs().max() < 0.02

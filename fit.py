@@ -8,6 +8,7 @@ import dataclasses
 import fcntl
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,24 @@ class Stop:
             raise KeyboardInterrupt
         self.signal = number
         self.say("\nfinishing this step and saving; once more stops at once")
+
+
+class Stopwatch:
+    """How fast a stage goes, and how much of the time it waits for data: what it is entered for."""
+
+    def __init__(self, step: int):
+        self.step, self.began, self.waited = step, time.perf_counter(), 0.0
+
+    def __enter__(self) -> None:
+        self.entered = time.perf_counter()
+
+    def __exit__(self, *_) -> None:
+        self.waited += time.perf_counter() - self.entered
+
+    def report(self, step: int) -> str:
+        took = time.perf_counter() - self.began
+        rate = (step - self.step) / took
+        return f"{rate:.2f} steps a second with all that is written, {self.waited / took:.1%} of it waiting for data"
 
 
 class Fit:
@@ -119,15 +138,17 @@ class Fit:
         batches = training_batches(stage.patches, data.batch, self.step, data.workers, self.device, *place)
         latest = self.psnr.get("final", self.psnr.get("pretrained"))
         shown = {} if latest is None else {"val_psnr": latest}
-        stopping = False
+        stopping, watch = False, Stopwatch(self.step)
         with Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **shown) as progress:
             while self.step < stage.steps and not stopping:
-                mosaic, span, target = next(batches)
+                with watch:
+                    mosaic, span, target = next(batches)
                 reference = self.reference(mosaic, span) if stage.trainer.compares_with("reference") else None
                 statistics = stage.trainer.step(Batch(self.inputs(mosaic), reference, target), self.step + 1)
                 self.step += 1
                 stopping = bool(self.group.largest(stop.signal))
                 progress.update(self.step, **self._write(stage, statistics, stopping))
+        self._say(f"{stage.name}: {watch.report(self.step)}")
         if stopping and not (stage is self.stages[-1] and self.step == stage.steps):
             self.log.close()
             self._say(f"stopped at step {self.step} of {stage.name}; --resume goes on from there")

@@ -52,9 +52,10 @@ class Published:
 
     def losses(self, generated: Tensor, reference: Tensor, target: Tensor) -> dict[str, Tensor]:
         with self.cast():
-            content = 2 * (self.content(generated) - self.content(reference)).float().square().sum()
+            content = (self.content(generated) - self.content(reference)).float()
         down, across = generated.diff(dim=2), generated.diff(dim=3)
-        losses = {"content": content / 512, "tv": down.square().mean() + across.square().mean()}
+        losses = {"content": 2 * content.square().sum() / content[0].numel()}
+        losses["tv"] = down.square().mean() + across.square().mean()
         for name, critic in self.critics.items():
             with self.cast():
                 fake = self.looks[name](generated).float()

@@ -1,6 +1,7 @@
 """The processes of one run: `torchrun fit.py` starts several, which hold the same weights and share each batch."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,9 +91,12 @@ def join(device: str) -> Group:
 
 
 def leave() -> None:
-    """Take leave of the others, at the end of a run."""
+    """Take leave of the others at the end of a run, which ends this process where it is one of several."""
     if dist.is_initialized():
         dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # gloo sometimes aborts a process that ends in Python's own way
 
 
 def _together(run: Callable[[], Any]) -> None:
@@ -102,8 +106,8 @@ def _together(run: Callable[[], Any]) -> None:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's and NCCL's ways of saying so
-        with suppress(RuntimeError):
-            leave()  # or the waiting threads of gloo would abort this process as it exits
+        with suppress(RuntimeError, ValueError):
+            dist.destroy_process_group()  # or gloo's waiting threads would abort this process as it exits
         raise UserError(
             f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0]}); "
             "start all of them again with --resume"

@@ -61,7 +61,7 @@ def test_the_published_procedure_and_ours_compute_the_same_gradient(load, lean):
         torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (generator, theirs.generator)
     )
     assert (ours - expected).norm() < 1e-5 * expected.norm()
-    assert all(value == pytest.approx(1, abs=1e-4) for value in logged.values())
+    assert all(value == pytest.approx(1, abs=0.05) for value in logged.values())
     assert {f"norm/{name}" for name in logged} <= statistics.keys()
 
 

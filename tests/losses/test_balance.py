@@ -60,6 +60,14 @@ def test_assign_sets_what_the_optimizer_sees():
     torch.testing.assert_close(network.bias.detach(), before[1] - gradient[6:])
 
 
+def test_assign_keeps_the_layout_that_a_fused_optimizer_needs():
+    network = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
+    gradient = torch.arange(57.0)
+    assign(list(network.parameters()), gradient)
+    assert network.weight.grad.stride() == network.weight.stride()
+    assert torch.equal(network.weight.grad, gradient[:54].view(3, 2, 3, 3))
+
+
 def test_assign_replaces_an_earlier_gradient():
     network = nn.Linear(1, 1)
     for value in (1.0, 2.0):
@@ -67,17 +75,20 @@ def test_assign_replaces_an_earlier_gradient():
     assert network.weight.grad.item() == 2
 
 
+@pytest.mark.parametrize("batched", (False, True, None))
+@pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
 @pytest.mark.parametrize("name, shape", (("efficient", (2, 4, 8, 8)), ("rmfa-tiny", (2, 3, 16, 16))))
-def test_parameter_gradients_are_those_of_the_whole_graph(name, shape):
+def test_parameter_gradients_are_those_of_the_whole_graph(name, shape, layout, batched):
     torch.manual_seed(0)
     generator, inputs, target = build_model(name), random(*shape), random(2, 3, 16, 16, seed=1)
+    generator.to(memory_format=layout)
     parameters = list(generator.parameters())
     losses = (TotalVariation(), lambda x: BlurredColorLoss()(x, target), lambda x: x.abs().mean())
 
     generated = generator(inputs)
     image = generated.detach().requires_grad_()
     at_image = [torch.autograd.grad(loss(image), image)[0] for loss in losses]
-    actual = parameter_gradients(generated, at_image, parameters)
+    actual = parameter_gradients(generated, at_image, parameters, batched)
 
     assert actual.shape == (3, sum(p.numel() for p in parameters))
     for row, loss in zip(actual, losses, strict=True):

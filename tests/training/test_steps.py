@@ -1,15 +1,22 @@
 """The training step on small made-up networks: who looks at what, who learns from what, and what is kept."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from build import Networks, build_trainer
+from config import PRESETS, Backbones
+from data.demosaic import Reference
+from data.sensor import Sensor, prepare
 from losses.adversarial import RelativisticLoss
 from losses.content import ContentLoss
 from losses.perceptual import MSELoss
 from losses.total_variation import TotalVariation
+from models import build_model
 from training.steps import Adversary, Batch, Term, Trainer, View
 
 
@@ -170,6 +177,42 @@ def test_the_generator_s_gradient_is_that_of_the_plain_path():
     for name, loss in losses.items():
         torch.testing.assert_close(statistics[f"loss/{name}"], loss().detach())
         torch.testing.assert_close(statistics[f"norm/{name}"], norms[name])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where the host would wait for a GPU: at a number fetched from it, or a constant sent to it."""
+
+    FORBIDDEN = ("aten._local_scalar_dense", "aten.lift_fresh", "aten.nonzero", "aten.is_nonzero", "aten.equal")
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = str(function.overloadpacket)
+        if name in self.FORBIDDEN:
+            raise AssertionError(f"{name} in a step")
+        return function(*arguments, **options or {})
+
+
+def test_nothing_in_a_step_waits_for_the_device():
+    """Frozen networks, the references, the critics' update, schedules; torch's average counts its steps on the host."""
+    base = PRESETS["fujifilm-efficient"]
+    train = replace(base.train, critic_every=1, schedule="cosine", blur_color=True)
+    config = replace(base, data=replace(base.data, patch=32), train=train)
+    config = replace(config, backbones=Backbones("random", vit="vit_tiny_patch16_224"))
+    generator = build_model("efficient")
+    trainer = build_trainer(config, generator, Networks(config, torch.device("cpu")))
+    sensor, mosaic, target = Sensor(), torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32)
+    span = Reference(sensor).span(mosaic)
+
+    def step(number: int) -> dict:
+        inputs = prepare(mosaic, sensor, "packed")
+        return trainer.step(Batch(inputs, Reference(sensor)(mosaic, span), target), number)
+
+    step(1)  # what is made once may come from the host
+    with NoWaiting():
+        statistics = step(2)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"), NoWaiting():
+        statistics["loss/tv"].item()
+    with pytest.raises(AssertionError, match="lift_fresh"), NoWaiting():
+        target.new_tensor([1.0])
 
 
 def test_statistics_are_detached_and_named():

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint setup
+.PHONY: demo test bench lint setup
 
 setup: .venv/ready
 
@@ -22,6 +22,16 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+# What docs/performance.md shows, on this machine; about a quarter of an hour on two cores, which should be idle.
+bench: setup
+	mkdir -p runs/bench
+	$(BIN)/python benchmarks/train_step.py --batch 4 --json runs/bench/train_step.json
+	$(BIN)/python benchmarks/train_step.py --batch 4 --precision bf16 --json runs/bench/train_step_bf16.json
+	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
+	$(BIN)/python benchmarks/inference.py --json runs/bench/inference.json
+	$(BIN)/python benchmarks/scaling.py --batch 8 --json runs/bench/scaling.json
+	$(BIN)/python benchmarks/scoring.py --json runs/bench/scoring.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -197,7 +197,7 @@ class Compute:
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """tf32: a GPU's matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
     compile: bool = False
-    """Compile the frozen networks with torch.compile: faster steps on a GPU, after a minute or two."""
+    """Compile the frozen networks with torch.compile; how long that took is said at the end of each stage."""
 
 
 @dataclass(frozen=True)

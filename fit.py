@@ -45,21 +45,27 @@ class Stop:
 
 
 class Stopwatch:
-    """How fast a stage goes, and how much of the time it waits for data: what it is entered for."""
+    """How fast a stage goes, and how much of the time it waits for data: what it is entered for, once a step."""
 
     def __init__(self, step: int):
-        self.step, self.began, self.waited = step, time.perf_counter(), 0.0
+        self.step, self.began, self.waited, self.first = step, time.perf_counter(), 0.0, 0.0
+        self.entered = 0.0
 
     def __enter__(self) -> None:
-        self.entered = time.perf_counter()
+        now = time.perf_counter()
+        if self.entered and not self.first:  # the second step begins: the first has done what is done once
+            self.first = now - self.began
+        self.entered = now
 
     def __exit__(self, *_) -> None:
         self.waited += time.perf_counter() - self.entered
 
     def report(self, step: int) -> str:
         took = time.perf_counter() - self.began
-        rate = (step - self.step) / took
-        return f"{rate:.2f} steps a second with all that is written, {self.waited / took:.1%} of it waiting for data"
+        return (
+            f"{(step - self.step) / took:.2f} steps a second with all that is written, {self.waited / took:.1%} of it "
+            f"waiting for data; the first step took {self.first or took:.1f} s"
+        )
 
 
 class Fit:

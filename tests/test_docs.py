@@ -50,7 +50,18 @@ def test_every_option_that_a_document_names_exists(capsys):
         "--seed",
         "--processes",
         "--json",
-    }  # pip's, git's, data.simulate's and the benchmarks'
+        "--nproc-per-node",
+        "--nnodes",
+        "--batch",
+        "--precision",
+        "--compile",
+        "--consumes",
+        "--workers",
+        "--quick",
+        "--data",
+        "--out",
+        "--vgg-file",
+    }  # pip's, git's, torchrun's, data.simulate's and the benchmarks'
 
     named = {option.rstrip(".-") for option in re.findall(r"--[a-z][\w.-]*", documents())}
     assert named - known - foreign == set()

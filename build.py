@@ -48,7 +48,7 @@ TERMS = {
 CRITICS = {"unpaired": ("color", "lin0", "lin3"), "paired": (), "paired_gan": ("lin0", "lin3")}
 LAYERS = {"lin0": "relu1", "lin3": "relu4"}  # what LPIPS+ feeds its linear layers with (section 3.5)
 PHOTOGRAPHS = 256  # at most so many, evenly drawn, stand for the target set in a ranking without pairs
-BAND = 1 << 21  # pixels that a CPU develops at a time
+BAND = 1 << 20  # pixels that a CPU develops at a time
 GREY = (0.299, 0.587, 0.114)  # released code
 
 
@@ -147,9 +147,11 @@ class Model:
 
     @torch.inference_mode()
     def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
-        """Photographs of mosaics (N, 1, H, W), 1 is white, taken by `sensor`: 8-bit sRGB (N, 3, H, W), channels-last.
+        """Photographs of mosaics (N, 1, H, W), taken by `sensor`: 8-bit sRGB (N, 3, H, W), laid out channels-last.
 
-        On a CPU a large image is done in bands, which overlap by what the generator sees beyond their edges.
+        Integers are digital numbers; of floating point, 1 is white. On a CPU a large image is done in bands, which
+        overlap by what the generator sees beyond their edges; little memory is touched anew (page faults cost more than
+        the arithmetic).
         """
         count, _, height, width = mosaic.shape
         reach, rows = self.generator.reach, height
@@ -159,9 +161,13 @@ class Model:
         image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
         for top in range(0, height, rows):
             bottom, first = min(height, top + rows), max(0, top - margin)
-            inputs = prepare(mosaic[:, :, first : bottom + margin], sensor, self.generator.input_format)
+            band = mosaic[:, :, first : bottom + margin]
+            if not band.is_floating_point():
+                band = band.float().div_(sensor.white_level)
+            inputs = prepare(band, sensor, self.generator.input_format)
             output = self.generator(inputs.contiguous(memory_format=torch.channels_last))
-            image[:, top:bottom] = metrics.to_8_bit(output[:, :, top - first : bottom - first]).permute(0, 2, 3, 1)
+            shown = output[:, :, top - first : bottom - first].float()
+            image[:, top:bottom] = shown.mul_(255).clamp_(0, 255).permute(0, 2, 3, 1)  # as `metrics.to_8_bit`
         return image.permute(0, 3, 1, 2)
 
 

@@ -1,5 +1,6 @@
 """Efficient ISP (winner of the Mobile AI & AIM 2022 challenge) and the paper's Robust ISP: section 4.2, "Backbones"."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,14 +24,14 @@ class EfficientISP(nn.Module):
         # The output passes a ReLU: from PyTorch's own initial values some of the 12 sub-pixels start below zero and
         # stay black for ever. Starting at mid-grey keeps all alive (docs/fidelity.md).
         nn.init.constant_(self.conv3.bias, 0.5)
+        self.register_buffer("order", torch.arange(third).view(3, 4).T.flatten(), persistent=False)
 
     def forward(self, packed: Tensor) -> Tensor:
         x = self.conv1(packed).to(packed.dtype).tanh_()  # under autocast, too: bf16's tanh is slow on a CPU
         x = self.conv2(x).relu_()
         # Pixel shuffle expects the channels as (colour, row, column). Computed as (row, column, colour) and channels
         # last, two neighbouring pixels of a row lie side by side, and are moved together.
-        last = self.conv3.weight, self.conv3.bias
-        weight, bias = (parameter.unflatten(0, (3, 4)).transpose(0, 1).flatten(0, 1) for parameter in last)
+        weight, bias = (p.index_select(0, self.order) for p in (self.conv3.weight, self.conv3.bias))
         return _shuffle(F.conv2d(x, weight, bias, padding=1).relu_())
 
 

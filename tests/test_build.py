@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from build import Networks, autocast, build_generator, build_trainer, set_precision
+import build
+import metrics
+from build import Model, Networks, autocast, build_generator, build_trainer, set_precision
 from config import PRESETS, Backbones, Compute
 from data.demosaic import Reference
 from data.sensor import Sensor, prepare
 from training.steps import Batch, Trainer
 
 CPU = torch.device("cpu")
+SENSOR = Sensor()
 
 
 def trainer_of(mode: str = "unpaired", **compute) -> Trainer:
@@ -25,7 +28,7 @@ def trainer_of(mode: str = "unpaired", **compute) -> Trainer:
 
 
 def batch() -> Batch:
-    random, sensor = torch.Generator().manual_seed(0), Sensor()
+    random, sensor = torch.Generator().manual_seed(0), SENSOR
     mosaic, target = (torch.rand(2, c, 64, 64, generator=random) for c in (1, 3))
     return Batch(prepare(mosaic, sensor, "packed"), Reference(sensor)(mosaic), target)
 
@@ -104,3 +107,39 @@ def test_a_gpu_s_float32_is_what_was_asked_for():
 def test_autocast_is_what_was_asked_for(precision, dtype):
     with autocast(Compute(precision), CPU)():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.fixture(params=("efficient", "robust", "rmfa-tiny"))
+def model(request) -> Model:
+    torch.manual_seed(0)
+    generator = build_generator(request.param, "")[1].eval().to(memory_format=torch.channels_last)
+    return Model("", request.param, generator, SENSOR, None)
+
+
+@torch.no_grad()
+def whole(model: Model, mosaic: torch.Tensor) -> torch.Tensor:
+    return metrics.to_8_bit(model.generator(prepare(mosaic, SENSOR, model.generator.input_format)))
+
+
+@pytest.mark.parametrize("rows", (2, 6, 20, 64))
+def test_an_image_in_bands_is_the_whole_image(model, rows, monkeypatch):
+    monkeypatch.setattr(build, "BAND", rows * 40 * 2)
+    mosaic = torch.rand(2, 1, 52, 40, generator=torch.Generator().manual_seed(0))
+    difference = model.develop(mosaic, SENSOR).int() - whole(model, mosaic).int()
+    assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3  # truncated: rounding can show
+
+
+def test_digital_numbers_are_developed_as_fractions_of_white(model):
+    digital = torch.randint(60, 1024, (1, 1, 32, 40), generator=torch.Generator().manual_seed(0))
+    expected = whole(model, digital / 1023)
+    for numbers in (digital.to(torch.uint16), digital.to(torch.int32), digital / 1023):
+        developed = model.develop(numbers, SENSOR)
+        assert developed.dtype == torch.uint8 and developed.is_contiguous(memory_format=torch.channels_last)
+        assert (developed.int() - expected.int()).abs().max() <= 1
+
+
+def test_developing_leaves_the_mosaic_alone(model):
+    mosaic = torch.rand(1, 1, 32, 40)
+    before = mosaic.clone()
+    model.develop(mosaic, SENSOR)
+    assert torch.equal(mosaic, before)

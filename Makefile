@@ -29,7 +29,8 @@ bench: setup
 	$(BIN)/python benchmarks/train_step.py --batch 4 --json runs/bench/train_step.json
 	$(BIN)/python benchmarks/train_step.py --batch 4 --precision bf16 --json runs/bench/train_step_bf16.json
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
-	$(BIN)/python benchmarks/inference.py --json runs/bench/inference.json
+	$(BIN)/python benchmarks/inference.py --models efficient robust --json runs/bench/inference.json
+	$(BIN)/python benchmarks/inference.py --models rmfa-tiny --sizes full-hd --repeats 3 --json runs/bench/inference_rmfa.json
 	$(BIN)/python benchmarks/scaling.py --batch 8 --json runs/bench/scaling.json
 	$(BIN)/python benchmarks/scoring.py --json runs/bench/scoring.json
 

@@ -101,7 +101,7 @@ def main() -> None:
         "patch": asked.patch,
         "precision": asked.precision,
         "images_a_second": rates,
-        "speedup": {n: round(rate["median"] / alone, 3) for n, rate in rates.items()},
+        "speedup": {n: round(spread(rate)["median"] / alone, 2) for n, rate in images.items()},
     }
     rows = [(f"{n} processes", *rate.values(), figures["speedup"][n]) for n, rate in rates.items()]
     heads = ("", "images a second", "lowest", "highest", "speed-up")

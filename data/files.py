@@ -83,7 +83,7 @@ class OnDisk(InMemory):
         super().__init__(files.reader, files.reference)
         # Copy on write, as torch wants memory that it could write to.
         content = np.memmap(index.with_suffix(".bin"), np.uint8, mode="c")
-        for path, offset, dtype, shape, span in json.loads(index.read_text()):
+        for path, offset, dtype, shape, span in json.loads(index.read_text())["files"]:
             pixels = np.ndarray(shape, dtype, content, offset)
             self.kept[Path(path)] = pixels, None if span is None else torch.tensor(span)
 
@@ -100,7 +100,7 @@ def keep(split: Split, files: Files, place: str, folder: Path, draws: int, proce
     if place == "off" or (place == "auto" and draws < 2 * max(len(split.raws), len(split.photos))):
         return files
     index = folder / f"decoded-{_digest(split, files.reader)}.json"
-    if place in ("auto", "disk") and index.is_file():
+    if place in ("auto", "disk") and _is_whole(index):
         return OnDisk(files, index)
     need, memory, disk = _size(split, files), free_memory(), _free_disk(folder)
     if place == "auto":
@@ -117,7 +117,7 @@ def keep(split: Split, files: Files, place: str, folder: Path, draws: int, proce
     if place == "memory":
         return InMemory(files.reader, files.reference, kept=dict(_decode(split, files, f"decoding {_gib(need)}")))
     with alone(index):
-        if not index.is_file():  # as another run has just made it
+        if not _is_whole(index):  # or another run has just made it
             _write(split, files, index, f"decoding {_gib(need)} to {folder}")
     return OnDisk(files, index)
 
@@ -152,13 +152,21 @@ def _write(split: Split, files: Files, index: Path, what: str) -> None:
                 file.write(np.ascontiguousarray(pixels).data)
             file.flush()
             os.fsync(file.fileno())
-        beside_index.write_text(json.dumps(rows))
+            size = file.tell()
+        beside_index.write_text(json.dumps({"bytes": size, "files": rows}))
         os.replace(beside, content)
         os.replace(beside_index, index)
     except BaseException:
         beside.unlink(missing_ok=True)
         beside_index.unlink(missing_ok=True)
         raise
+
+
+def _is_whole(index: Path) -> bool:
+    try:
+        return index.with_suffix(".bin").stat().st_size == json.loads(index.read_text())["bytes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _digest(split: Split, reader: Reader) -> str:

@@ -71,6 +71,19 @@ def test_a_cache_on_disk_is_found_again(split, files, tmp_path, monkeypatch):
     assert {path.suffix for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"} == {".bin", ".json"}
 
 
+@pytest.mark.parametrize("harm", ("no content", "short content", "broken index", "foreign index"))
+def test_a_damaged_cache_is_made_anew(split, files, tmp_path, harm):
+    expected = samples(split, keep(split, files, "disk", tmp_path, MANY))
+    content, index = (next(tmp_path.glob(f"decoded*.{kind}")) for kind in ("bin", "json"))
+    if harm == "no content":
+        content.unlink()
+    elif harm == "short content":
+        content.write_bytes(content.read_bytes()[:-1])
+    else:
+        index.write_text('{"bytes"' if harm == "broken index" else "[]")
+    assert same(samples(split, keep(split, files, "auto", tmp_path, MANY, processes=2)), expected)
+
+
 def test_a_changed_file_is_another_cache(split, files, tmp_path):
     keep(split, files, "disk", tmp_path, MANY)
     iio.imwrite(split.photos[0], np.full((17, 19, 3), 7, np.uint8))

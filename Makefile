@@ -23,7 +23,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q
 
-# What docs/performance.md shows, on this machine; about a quarter of an hour on two cores, which should be idle.
+# What docs/performance.md shows, on this machine; about twenty minutes on two cores, which should be idle.
 bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python benchmarks/train_step.py --batch 4 --json runs/bench/train_step.json

@@ -72,13 +72,13 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)  # pinned memory belongs to the current one
+        set_precision(Compute())  # of every script: a checkpoint scores the same wherever it is scored
     return device
 
 
 def set_precision(compute: Compute) -> None:
     """Of float32 on a GPU, for the whole process: PyTorch's own default would take TF32 for convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
-    torch.backends.cudnn.benchmark = True  # patches have one size: the fastest algorithm is worth looking for
 
 
 def autocast(compute: Compute, device: torch.device) -> Callable[[], AbstractContextManager]:
@@ -208,7 +208,7 @@ def build_unpaired_judge(
     config: Config, train: Split, reference: Reference, device: torch.device
 ) -> tuple[Unpaired, dict[str, str]]:
     """What ranks checkpoints without pairs, by the run's own AlexNet, ViT and photographs; and where those are from."""
-    networks = Networks(config, device)
+    networks = Networks(replace(config, compute=Compute()), device)  # float32: ranks compare from run to run
     photos = unpaired(train, config.data.unpaired, config.seed).photos
     chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
     with torch.inference_mode():

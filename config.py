@@ -289,6 +289,8 @@ _RESUMABLE = {
     "data.photos",
     "data.exclude",
     "data.workers",
+    "data.cache",
+    "data.cache_dir",
     "log",
     "compute.compile",
 }

@@ -1,7 +1,7 @@
 """Train an ISP: pretrain it on demosaicing, then train it unpaired, paired, or paired with critics.
 
 python fit.py [PRESET] [--section.field value ...] [--run NAME] [--resume]
-torchrun --nproc-per-node G fit.py ...     the same on G GPUs, which share each batch
+torchrun --nproc-per-node G -- fit.py ...     the same on G GPUs, which share each batch
 """
 
 import dataclasses
@@ -32,15 +32,17 @@ from training.steps import Batch, Trainer
 class Stop:
     """Turns Ctrl-C or a TERM into a request that is met between two steps, with the state saved. Again: at once."""
 
-    def __init__(self, say: Callable[[str], None]):
-        self.signal, self.say = 0, say
+    def __init__(self, say: Callable[[str], None], patience: float = 0.0):
+        self.signal, self.say, self.patience, self.asked = 0, say, patience, 0.0
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._ask)
 
     def _ask(self, number: int, _frame) -> None:
-        if self.signal:
+        if self.signal and time.monotonic() - self.asked >= self.patience:
             raise KeyboardInterrupt
-        self.signal = number
+        if self.signal:
+            return
+        self.signal, self.asked = number, time.monotonic()
         self.say("\nfinishing this step and saving; once more stops at once")
 
 
@@ -90,6 +92,9 @@ class Fit:
         self.random = any(source.startswith("random") for source in self.weights.values())
         self.stage, self.step, self.psnr = 0, 0, {}
         self.log = self._restore() if resuming else self._begin()
+        names = [path.name for split in self.splits.values() for path in (*split.raws, *split.photos)]
+        weights = {name: value.double().sum().item() for name, value in self.generator.state_dict().items()}
+        group.agree(repr((self.stage, self.step, self.weights, names, weights)))
 
     def _begin(self) -> RunLog | NoLog:
         if not self.group.main:
@@ -124,7 +129,7 @@ class Fit:
         self._announce()
         if "demosaiced" not in self.psnr and self.splits["val"]:
             self.psnr["demosaiced"] = self.validate(self.reference)
-        stop = Stop(self._say)
+        stop = Stop(self._say, patience=0.0 if self.group.size == 1 else 5.0)  # torchrun may pass one signal on twice
         while self.stage < len(self.stages):
             stage = self.stages[self.stage]
             self._run_stage(stage, stop)
@@ -155,6 +160,8 @@ class Fit:
                 stopping = bool(self.group.largest(stop.signal))
                 progress.update(self.step, **self._write(stage, statistics, stopping))
         self._say(f"{stage.name}: {watch.report(self.step)}")
+        if stopping:
+            self.group.largest(0)  # nobody leaves before the state is written: torchrun would end the writer, too
         if stopping and not (stage is self.stages[-1] and self.step == stage.steps):
             self.log.close()
             self._say(f"stopped at step {self.step} of {stage.name}; --resume goes on from there")
@@ -312,10 +319,19 @@ def main() -> None:
     group = join(config.device)
     try:
         Fit(config, resume, group).run()
-        leave()
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: lower --data.batch or --data.patch") from None
 
 
+def cli() -> None:
+    """`main` as a command, alone or as one of several processes."""
+    try:
+        run_cli(main)
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 0)
+        raise
+    leave()
+
+
 if __name__ == "__main__":
-    run_cli(main)
+    cli()

@@ -21,6 +21,7 @@ from errors import UserError
 
 PLACES = ("auto", "memory", "disk", "off")
 PART = 0.5  # of the free memory or disk that a cache may take, where nobody said that it shall be there
+FORMAT = 1  # of a cache on disk: count up where what is read of a file changes
 PROBES = 8  # files of each kind that are decoded to tell the size of all
 Kept = dict[Path, tuple[np.ndarray, Tensor | None]]  # a file's pixels, and a mosaic's span
 
@@ -97,9 +98,11 @@ def keep(split: Split, files: Files, place: str, folder: Path, draws: int, proce
     """
     if place not in PLACES:
         raise UserError(f"unknown place '{place}' for the cache; known are: {', '.join(PLACES)}")
+    if place == "memory" and processes > 1:
+        raise UserError("several processes share a cache on disk, each would need its own in memory: --data.cache disk")
     if place == "off" or (place == "auto" and draws < 2 * max(len(split.raws), len(split.photos))):
         return files
-    index = folder / f"decoded-{_digest(split, files.reader)}.json"
+    index = folder / f"decoded-{_digest(split, files)}.json"
     if place in ("auto", "disk") and _is_whole(index):
         return OnDisk(files, index)
     need, memory, disk = _size(split, files), free_memory(), _free_disk(folder)
@@ -169,10 +172,11 @@ def _is_whole(index: Path) -> bool:
         return False
 
 
-def _digest(split: Split, reader: Reader) -> str:
-    """Of what decides the content: which files, as they are, and how they are read."""
+def _digest(split: Split, files: Files) -> str:
+    """Of what decides the content: which files, as they are, how they are read, and what their spans are of."""
     told = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*split.raws, *split.photos)]
-    return hashlib.sha256(repr((sorted(set(told)), astuple(reader))).encode()).hexdigest()[:16]
+    how = FORMAT, astuple(files.reader), astuple(files.reference.sensor), files.reference.demosaic.__name__
+    return hashlib.sha256(repr((sorted(set(told)), how)).encode()).hexdigest()[:16]
 
 
 def _size(split: Split, files: Files) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import imageio.v3 as iio
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ import metrics
 from build import Model, Networks, autocast, build_generator, build_trainer, set_precision
 from config import PRESETS, Backbones, Compute
 from data.demosaic import Reference
+from data.folders import Split
 from data.sensor import Sensor, prepare
 from training.steps import Batch, Trainer
 
@@ -92,15 +94,30 @@ def test_compiled_networks_give_the_same_gradients(monkeypatch):
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
 
 
+def test_the_ranking_without_pairs_of_a_bf16_run_is_in_float32(tmp_path):
+    photos = []
+    for i in range(2):
+        photos.append(tmp_path / f"{i}.png")
+        iio.imwrite(
+            photos[-1], torch.randint(0, 256, (64, 64, 3), generator=torch.Generator().manual_seed(i)).byte().numpy()
+        )
+    base = PRESETS["fujifilm-efficient"]
+    config = replace(base, backbones=Backbones("random", vit="vit_tiny_patch16_224"))
+    split = Split(tuple(photos), tuple(photos), paired=False)
+    for compute in (Compute(), Compute(precision="bf16", compile=True)):
+        judge, notes = build.build_unpaired_judge(replace(config, compute=compute), split, Reference(SENSOR), CPU)
+        assert notes["photographs"] == "2" and judge is not None
+
+
 def test_a_gpu_s_float32_is_what_was_asked_for():
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    before = cuda.allow_tf32, cudnn.allow_tf32
     try:
         for precision, allowed in (("tf32", True), ("float32", False), ("bf16", False)):
             set_precision(Compute(precision))
             assert (cuda.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
     finally:
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+        cuda.allow_tf32, cudnn.allow_tf32 = before
 
 
 @pytest.mark.parametrize(("precision", "dtype"), (("float32", torch.float32), ("bf16", torch.bfloat16)))

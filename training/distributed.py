@@ -1,9 +1,10 @@
 """The processes of one run: `torchrun fit.py` starts several, which hold the same weights and share each batch."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -49,6 +50,19 @@ class Group:
         _together(lambda: dist.all_reduce(held, dist.ReduceOp.MAX))
         return int(held)
 
+    def agree(self, what: str) -> None:
+        """Raises `UserError` where processes do not hold the same: `what` says in words what this one holds."""
+        if self.size > 1:
+            held = [torch.zeros(4, dtype=torch.int64) for _ in range(self.size)]
+            mine = torch.frombuffer(bytearray(hashlib.sha256(what.encode()).digest()), dtype=torch.int64)
+            _together(lambda: dist.all_gather(held, mine))
+            other = [rank for rank, theirs in enumerate(held) if not torch.equal(theirs, held[0])]
+            if other:
+                raise UserError(
+                    f"process {other[0]} does not start from what process 0 does: give all machines the same data, "
+                    "weights and folder of runs"
+                )
+
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """The first process of each machine runs the block, then its others: what one downloads, the others find."""
@@ -90,13 +104,14 @@ def join(device: str) -> Group:
     return Group(rank, size, local_rank, f"cuda:{local_rank}" if gpus else "cpu")
 
 
-def leave() -> None:
-    """Take leave of the others at the end of a run, which ends this process where it is one of several."""
+def leave(status: int = 0) -> None:
+    """Take leave of the others, at the end of a run or before it: ends this process where it is one of several."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        if status == 0:  # otherwise the others may be gone, and this would wait for them
+            dist.destroy_process_group()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # gloo sometimes aborts a process that ends in Python's own way
+        os._exit(status)  # gloo sometimes aborts a process that ends in Python's own way
 
 
 def _together(run: Callable[[], Any]) -> None:
@@ -106,8 +121,6 @@ def _together(run: Callable[[], Any]) -> None:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's and NCCL's ways of saying so
-        with suppress(RuntimeError, ValueError):
-            dist.destroy_process_group()  # or gloo's waiting threads would abort this process as it exits
         raise UserError(
             f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0]}); "
             "start all of them again with --resume"

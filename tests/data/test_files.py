@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data import files as module
-from data.demosaic import Reference
+from data.demosaic import DEMOSAICERS, Reference
 from data.files import Files, InMemory, OnDisk, Reader, free_memory, keep
 from data.folders import Split
 from data.loader import Patches, training_batches
@@ -91,6 +91,14 @@ def test_a_changed_file_is_another_cache(split, files, tmp_path):
     other = Files(Reader(Sensor(white_level=4095.0)), Reference(Sensor(white_level=4095.0)))
     assert type(keep(split, other, "disk", tmp_path, MANY)) is OnDisk
     assert len(list(tmp_path.glob("*.bin"))) == 3
+    bilinear = Files(READER, Reference(READER.sensor, DEMOSAICERS["bilinear"]))
+    for path in split.raws:  # a span is that of its demosaicing
+        assert torch.equal(keep(split, bilinear, "disk", tmp_path, MANY).mosaic(path)[1], bilinear.mosaic(path)[1])
+
+
+def test_several_processes_do_not_fill_the_memory_with_copies(split, files, tmp_path):
+    with pytest.raises(UserError, match="--data.cache disk"):
+        keep(split, files, "memory", tmp_path, MANY, processes=2)
 
 
 @pytest.mark.parametrize("stop", (KeyboardInterrupt, OSError(28, "No space left on device"), SystemExit))

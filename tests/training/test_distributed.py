@@ -125,7 +125,7 @@ def test_two_processes_pretrain_as_one(root, tmp_path):
 
 PRELUDE = """
 import os, signal, fit
-from errors import UserError, run_cli
+from errors import UserError
 from training.steps import Trainer
 
 step, calls = Trainer.step, []
@@ -137,7 +137,20 @@ def stopped(*arguments):
     return step(*arguments)
 
 Trainer.step = stopped
-run_cli(fit.main)
+fit.cli()
+"""
+
+
+DIFFERENT = """
+build = fit.build_generator
+
+def another(*arguments):
+    name, generator = build(*arguments)
+    if os.environ["RANK"] == "1":
+        generator.conv1.bias.data += 1
+    return name, generator
+
+fit.build_generator = another
 """
 
 
@@ -166,7 +179,23 @@ def test_what_stops_one_process_is_told(root, tmp_path):
     script.write_text(PRELUDE.format(stop='raise UserError("the second process found something")'))
     done = launch(2, script, *OPTIONS, "--data.root", root, "--runs", tmp_path)
     assert done.returncode != 0
-    assert "error: the second process found something" in done.stderr
+    assert "error: the second process found something" in done.stderr and "terminate called" not in done.stderr
+
+
+def test_processes_that_start_from_different_things_are_refused(root, tmp_path):
+    script = tmp_path / "different.py"
+    script.write_text("import os, fit\n" + DIFFERENT + "\nfit.cli()\n")
+    done = launch(2, script, *OPTIONS, "--data.root", root, "--runs", tmp_path)
+    assert done.returncode != 0 and "process 1 does not start from what process 0 does" in done.stderr
+    assert not (tmp_path / "demo" / "last.pt").exists()
+
+
+def test_a_stop_of_one_process_saves_the_state_of_all(root, tmp_path):
+    script = tmp_path / "stopped.py"
+    script.write_text(PRELUDE.format(stop="os.kill(os.getpid(), signal.SIGTERM)"))
+    done = launch(2, script, *OPTIONS, "--data.root", root, "--runs", tmp_path)
+    assert done.returncode != 0 and "stopped at step 7 of train" in done.stderr
+    assert checkpoint.load(tmp_path / "demo" / "last.pt")["step"] == 7
 
 
 @pytest.mark.parametrize("size", (1, 2, 4))

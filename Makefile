@@ -23,7 +23,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q
 
-# What docs/performance.md shows, on this machine; about twenty minutes on two cores, which should be idle.
+# What docs/performance.md shows, for this machine, whose cores should be idle meanwhile.
 bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python benchmarks/train_step.py --batch 4 --json runs/bench/train_step.json
@@ -31,7 +31,7 @@ bench: setup
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
 	$(BIN)/python benchmarks/inference.py --models efficient robust --json runs/bench/inference.json
 	$(BIN)/python benchmarks/inference.py --models rmfa-tiny --sizes full-hd --repeats 3 --json runs/bench/inference_rmfa.json
-	$(BIN)/python benchmarks/scaling.py --batch 8 --json runs/bench/scaling.json
+	$(BIN)/python benchmarks/scaling.py --batch 4 --json runs/bench/scaling.json
 	$(BIN)/python benchmarks/scoring.py --json runs/bench/scoring.json
 
 lint: setup

@@ -96,7 +96,7 @@ class Fit:
         weights = {name: value.double().sum().item() for name, value in self.generator.state_dict().items()}
         group.agree(repr((self.stage, self.step, self.weights, names, weights)))
 
-    def _begin(self) -> RunLog | NoLog:
+    def _begin(self) -> RunLog:
         if not self.group.main:
             return NoLog()
         checkpoint.write_json(self.folder / "config.json", settings.to_dict(self.config))
@@ -104,7 +104,7 @@ class Fit:
         log.begin({"weights": self.weights} | ({"warning": RANDOM} if self.random else {}))
         return log
 
-    def _restore(self) -> RunLog | NoLog:
+    def _restore(self) -> RunLog:
         state = checkpoint.load(self.folder / "last.pt")
         try:
             if state["weights"] != self.weights:

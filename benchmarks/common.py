@@ -6,7 +6,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -90,7 +89,7 @@ def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
 
 
 def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
-    """The most memory (MiB) that a `run` adds: on the GPU, or resident in this process."""
+    """The most memory (MiB) that a `run` adds: on the GPU, or resident in this process (Linux)."""
     gc.collect()
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -99,17 +98,15 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
         return round((torch.cuda.max_memory_allocated(device) - before) / 2**20)
     ctypes.CDLL(None).malloc_trim(0)  # what was freed may still be resident
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     run()
     return round((_resident("VmHWM") - before) / 1024)
 
 
 def _resident(what: str) -> int:
     """KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(what):
-            return int(line.split()[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def report(title: str, figures: dict[str, Any], rows: Sequence[Sequence[Any]], file: Path | None) -> None:

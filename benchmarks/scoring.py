@@ -9,7 +9,6 @@ over `--processes` checkpoints, one after another, and two at a time as tmux ses
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,15 +20,13 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
+from common import ROOT, machine  # noqa: I001 - finds ours
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a script here finds the modules beside this folder
-
-from config import Config, Data, to_dict  # noqa: E402
-from data.sensor import Sensor  # noqa: E402
-from models import build_model  # noqa: E402
-from scores import checkpoints, read_table  # noqa: E402
-from training import checkpoint  # noqa: E402
+from config import Config, Data, to_dict
+from data.sensor import Sensor
+from models import build_model
+from scores import checkpoints, read_table
+from training import checkpoint
 
 # One checkpoint, as the published implementation does it, in our own words: read each file, pack it, run the network on
 # it alone, cut to 8 bits, compare.
@@ -132,8 +129,7 @@ def main() -> None:
             assert abs(theirs - read_table(run / "scores" / f"{path.stem}.csv").mean["psnr"]) < 1e-4
     total = statistics.median(times)
     figures = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "torch": torch.__version__,
+        "machine": machine(torch.device("cpu")),
         "checkpoints": asked.checkpoints,
         "pairs": asked.pairs,
         "seconds_ours": round(total, 2),

@@ -25,6 +25,12 @@ def write_pairs(raws: Path, photos: Path, count: int, seed: int, size: tuple[int
         iio.imwrite(photos / f"{name}.png", (255 * scene).astype(np.uint8))
 
 
+@pytest.fixture(scope="session")
+def make_pairs():
+    """make_pairs(raws, photos, count, seed, size): folders of pairs."""
+    return write_pairs
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """make_run(name, model, count): a run's folder, with `count` checkpoints and three validation pairs."""

@@ -112,9 +112,7 @@ class Progress:
             self.bar.update(done - self.bar.n)
             return
         now = time.monotonic()
-        if self.quiet:
-            return
-        if now - self.told >= self.INTERVAL or done == self.steps:
+        if not self.quiet and (now - self.told >= self.INTERVAL or done == self.steps):
             self.told = now
             meter = tqdm.format_meter(
                 done, self.steps, now - self.start, ncols=0, prefix=self.stage, unit=self.unit, initial=self.first

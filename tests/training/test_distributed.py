@@ -8,8 +8,6 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -27,17 +25,11 @@ demo --data.no-demo --device cpu --data.patch 48 --data.batch 4 --data.workers 0
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
+def root(tmp_path_factory, make_pairs) -> Path:
     """Eight pairs to train on and three to validate on."""
-    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
+    folder = tmp_path_factory.mktemp("data")
     for part, count in (("train", 8), ("val", 3)):
-        for side, shape, white, kind in (
-            ("mediatek_raw", (64, 64), 1023, np.uint16),
-            ("fujifilm", (64, 64, 3), 255, np.uint8),
-        ):
-            (folder / part / side).mkdir(parents=True)
-            for i in range(count):
-                cv2.imwrite(str(folder / part / side / f"{i}.png"), (white * rng.random(shape)).astype(kind))
+        make_pairs(folder / part / "mediatek_raw", folder / part / "fujifilm", count, seed=count)
     return folder
 
 

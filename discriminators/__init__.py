@@ -1,4 +1,4 @@
-"""The critics of Fig. 3. Each maps features (N, ...) to logits (N,)."""
+"""The critics (discriminators) of Fig. 3. Each maps features (N, ...) to logits (N,)."""
 
 from discriminators.color import ColorDiscriminator
 from discriminators.texture import TextureDiscriminator

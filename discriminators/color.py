@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ColorDiscriminator(nn.Module):
-    """A three-layer MLP on each ViT token, and the mean over tokens: (N, T, `width`) -> (N,)."""
+    """A three-layer MLP on each ViT token, averaged over the tokens: (N, tokens, `width`) -> logits (N,)."""
 
     def __init__(self, width: int = 768, hidden: int = 512):
         super().__init__()

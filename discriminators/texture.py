@@ -8,12 +8,12 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 class TextureDiscriminator(nn.Module):
-    """Five convolutions and two fully connected layers: (N, `channels`, *`size`) -> (N,).
+    """Five convolutions and two fully connected layers: (N, `channels`, height, width) -> logits (N,).
 
-    It sees AlexNet features (64 channels of relu1 or 256 of relu4) or, as in the ablation of section 4.2, an image.
-    The features' `size` (height, width) is fixed by the first fully connected layer: train on patches of one size.
-    `train_fc1=False` leaves that layer at its initial values, as in the released code, where it is created after its
-    optimizer (8.4 of lin0's 9.3 million parameters).
+    The input is AlexNet features (64 channels of relu1, 256 of relu4) or, as in the ablation of section 4.2, an image.
+    `size` is its (height, width), which the first fully connected layer fixes: train on patches of one size.
+    `train_fc1=False` leaves that layer at its initial values. The released code does so, because it creates the layer
+    after the optimizer: of the 9.3 million parameters of the relu1 critic, 8.4 million are never trained.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], train_fc1: bool = True):

@@ -20,39 +20,43 @@ def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
 
 
 def penalised_logits(critic: Critic, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N,) of `features` (N, ...), and the batch mean of ||grad D||^2 at them: Eqs. 5, 6 without gamma/2.
+    """A critic's logits, and its gradient penalty without the factor gamma/2 (Eqs. 5, 6).
 
-    Both can be differentiated with respect to the critic's parameters.
+    features: (N, ...); they get no gradient.
+    Returns the logits (N,) and the batch mean of ||grad D||^2 with respect to the features, a scalar. Both are
+    differentiable with respect to the critic's parameters.
     """
     features = features.detach().requires_grad_()
     logits = critic(features)
-    (slope,) = torch.autograd.grad(logits.sum(), features, create_graph=True)
-    return logits, slope.square().flatten(1).sum(1).mean()
+    (gradient,) = torch.autograd.grad(logits.sum(), features, create_graph=True)
+    return logits, gradient.square().flatten(1).sum(1).mean()
 
 
 class RelativisticLoss:
-    """Both sides of the game, Eqs. 5 to 8.
+    """The losses of the generator and of a critic, Eqs. 5 to 8.
 
-    `gamma` weighs R1 and R2 (Eqs. 5, 6). The released code multiplies both by a hidden 100: pass 100 gamma for that.
+    `gamma` is the weight of the penalties R1 and R2 (Eqs. 5, 6). The released code multiplies both by another 100, not
+    mentioned in the paper: pass 100 gamma to reproduce it.
     """
 
     def __init__(self, gamma: float):
         self.gamma = gamma
 
     def generator(self, critic: Critic, fake: Tensor, real: Tensor) -> Tensor:
-        """The generator's objective, Eq. 8, on features (N, ...); differentiable with respect to `fake`."""
+        """The generator's loss, Eq. 8, on features (N, ...); `real` gets no gradient."""
         with torch.no_grad():
             real_logits = critic(real)
         return generator_loss(critic(fake), real_logits)
 
     def discriminator(self, critic: Critic, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's objective, Eq. 7, on features (N, ...), and detached statistics.
+        """The critic's loss, Eq. 7 with its penalties, on features (N, ...), and detached statistics.
 
-        These are the logit gap E[D(x_r) - D(x_f)] and the two penalties as they enter the loss.
+        The statistics are the loss, the logit gap E[D(x_r) - D(x_f)], and the penalties r1 and r2 with their factor
+        gamma/2.
         """
-        real_logits, real_slope = penalised_logits(critic, real)
-        fake_logits, fake_slope = penalised_logits(critic, fake)
-        r1, r2 = self.gamma / 2 * real_slope, self.gamma / 2 * fake_slope
+        real_logits, real_penalty = penalised_logits(critic, real)
+        fake_logits, fake_penalty = penalised_logits(critic, fake)
+        r1, r2 = self.gamma / 2 * real_penalty, self.gamma / 2 * fake_penalty
         loss = discriminator_loss(fake_logits, real_logits) + r1 + r2
         gap = (real_logits - fake_logits).mean()
         return loss, {"loss": loss.detach(), "gap": gap.detach(), "r1": r1.detach(), "r2": r2.detach()}

@@ -11,12 +11,15 @@ EPSILON = 1e-8  # added to each norm, as published
 def parameter_gradients(
     generated: Tensor, image_gradients: Sequence[Tensor], parameters: Sequence[Tensor], batched: bool | None = None
 ) -> Tensor:
-    """Carry K gradients at `generated` back to the parameters: (K, P), P the number of all parameters.
+    """Carry K gradients at the generated images back to the generator's parameters.
 
-    generated: (N, 3, H, W), attached to the generator's graph, which is consumed.
-    image_gradients: K tensors shaped like `generated`.
-    batched: all K together, as one vector-Jacobian product, or one after another; by default together on a GPU, where a
-        small generator's time is that of its launches. (On a CPU, RMFA-Net takes half as long again together.)
+    generated: (N, 3, H, W), attached to the generator's graph. The graph is freed.
+    image_gradients: K tensors shaped like `generated`, each the gradient of one loss term.
+    batched: carry all K back together, as one batched vector-Jacobian product, or one after the other. By default
+        together on a GPU, where launching kernels takes most of a small generator's time. (On a CPU, RMFA-Net takes 1.5
+        times as long batched.)
+
+    Returns (K, P), where P is the number of values of all parameters.
     """
     if generated.is_cuda if batched is None else batched:
         together = torch.stack(list(image_gradients))
@@ -31,17 +34,17 @@ def parameter_gradients(
 
 
 def balance(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each term's gradient to norm `weight`, and sum.
+    """Scale each term's gradient so that its norm is the term's weight, and sum.
 
-    gradients: (K, P), a term each row; weights: (K,). Returns the optimizer's gradient (P,) and the norms before (K,).
-    A term whose gradient is zero contributes nothing.
+    gradients: (K, P), one row for each term; weights: (K,).
+    Returns the sum (P,), for the optimizer, and the norms before scaling (K,). A zero gradient contributes nothing.
     """
     norms = gradients.norm(dim=1)
     return (weights / (norms + EPSILON)) @ gradients, norms
 
 
 def assign(parameters: Sequence[Tensor], gradient: Tensor) -> None:
-    """Set the `.grad` of the parameters, laid out in memory as they are, from one flat gradient (P,)."""
+    """Set each parameter's `.grad` from one flat gradient (P,), in the parameter's own memory layout."""
     pieces = gradient.split([p.numel() for p in parameters])
     for parameter, piece in zip(parameters, pieces, strict=True):
         parameter.grad = torch.empty_like(parameter).copy_(piece.view_as(parameter))

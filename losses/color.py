@@ -1,4 +1,4 @@
-"""Paired colour: section 3.2, after DPED (Ignatov et al. 2017)."""
+"""The paired colour loss: section 3.2, after DPED (Ignatov et al. 2017)."""
 
 from functools import lru_cache
 from statistics import NormalDist
@@ -11,10 +11,11 @@ _SIZE, _SIGMAS = 21, 3  # DPED's kernel: 21 taps over +-3 standard deviations
 
 
 def gaussian_kernel() -> Tensor:
-    """The 21 taps of Eq. 4 in one dimension, normalised; float64.
+    """The kernel of Eq. 4 in one dimension: 21 taps that sum to 1, float64.
 
-    As published, a tap is the square root of the mass of the normal density over its interval, so the kernel is wider
-    than +-3 sigma suggests. The root of an outer product is the outer product of the roots: the blur is separable.
+    As published, a tap is the square root of the normal density's integral over the tap's interval, so the kernel is
+    wider than +-3 sigma suggests. The square root of an outer product is the outer product of the square roots, so the
+    two-dimensional blur is separable.
     """
     half = _SIGMAS + (2 * _SIGMAS + 1) / _SIZE / 2  # +-(3 + 3.5/21)
     edges = torch.linspace(-half, half, _SIZE + 1, dtype=torch.float64)
@@ -25,7 +26,7 @@ def gaussian_kernel() -> Tensor:
 @lru_cache
 @torch.inference_mode(False)
 def _taps(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The kernel where it is needed; made once, as it comes from the host. For inference and training alike."""
+    """The kernel on a device: copied from the host only once, outside inference mode, so that training can use it."""
     return gaussian_kernel().to(device, dtype)
 
 
@@ -38,14 +39,14 @@ def blur(image: Tensor) -> Tensor:
 
 
 class BlurredColorLoss:
-    """Eq. 2 on sRGB images (N, 3, H, W): squared differences of the blurred images, summed, over the batch size.
+    """Eq. 2 on sRGB images (N, 3, H, W): the sum of squared differences of the blurred images, divided by N.
 
-    The released code has `scale` 0.5; under Dynamic Loss Adaptation a constant factor cancels.
+    The released code uses `scale` 0.5; under Dynamic Loss Adaptation a constant factor cancels.
     """
 
     def __init__(self, scale: float = 1.0):
         self.scale = scale
 
     def __call__(self, generated: Tensor, target: Tensor) -> Tensor:
-        # Blurring is linear: one blur of the difference is the difference of two.
+        # Blurring is linear: the blurred difference is the difference of the blurred images.
         return self.scale * blur(generated - target).square().sum() / len(generated)

@@ -1,4 +1,4 @@
-"""Paired texture: section 3.3. LPIPS+ and DISTS as pyiqa computes them, and the pixel-wise error of pretraining."""
+"""Paired texture: section 3.3, LPIPS+ and DISTS as pyiqa computes them. And the pixel-wise loss of pretraining."""
 
 from collections.abc import Callable
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 class PerceptualLoss:
-    """The batch mean of a full-reference measure: `measure(image, reference)`, (N, 3, H, W) in [0, 1] twice -> (N,).
+    """The batch mean of a full-reference measure on sRGB images (N, 3, H, W).
 
-    The measures (LPIPS+, DISTS) come with their weights from `pretrained.backbones`. Images are clipped to the range
-    that the measures are made for; a pixel outside gets no gradient from them.
+    `measure(image, reference)` takes two batches (N, 3, H, W) in [0, 1] and returns (N,), such as LPIPS+ or DISTS from
+    `pretrained.perceptual`. Images are clipped to [0, 1] first; a pixel outside that range gets no gradient.
     """
 
     def __init__(self, measure: Callable[[Tensor, Tensor], Tensor]):
@@ -21,7 +21,7 @@ class PerceptualLoss:
 
 
 class MSELoss:
-    """Mean squared error of (N, 3, H, W) images: Eq. 12."""
+    """Eq. 12: the mean squared error of images (N, 3, H, W)."""
 
     def __call__(self, generated: Tensor, reference: Tensor) -> Tensor:
         return F.mse_loss(generated, reference)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 class TotalVariation:
-    """Eq. 9 on images (N, C, H, W): mean squared difference of neighbours, down plus across, batch mean."""
+    """Eq. 9 on images (N, C, H, W): the mean squared difference of vertical neighbours plus that of horizontal ones."""
 
     def __call__(self, image: Tensor) -> Tensor:
         down = image[..., 1:, :] - image[..., :-1, :]

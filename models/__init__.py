@@ -1,6 +1,7 @@
-"""The generators of the paper, by name."""
+"""The generators, by name. A new network is a file here and a row in `MODELS`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -9,24 +10,40 @@ from errors import UserError
 from models.efficient import EfficientISP
 from models.rmfa import RMFANet
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "efficient": partial(EfficientISP, widths=(12, 12, 12)),  # 3,060 parameters
-    "robust": partial(EfficientISP, widths=(16, 4, 12)),  # 1,616
-    "rmfa-tiny": partial(RMFANet, blocks=2, width=16),  # 29,223
-    "rmfa-medium": partial(RMFANet, blocks=8, width=32),
-    "rmfa-large": partial(RMFANet, blocks=20, width=64),
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A generator and how to feed it.
+
+    The network takes what `data.sensor.prepare` makes of a mosaic (N, 1, H, W) and returns the sRGB image
+    (N, 3, H, W), nominally in [0, 1].
+    """
+
+    build: Callable[[], nn.Module]  # with freshly initialised weights, from torch's global random state
+    input_format: str  # a name in data.sensor.INPUT_FORMATS
+    reach: int | None  # mosaic pixels to each side that an output pixel depends on (even); None: the whole image
+    released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
+
+
+_packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
+_rmfa = partial(ModelSpec, input_format="split", reach=None, released_for="fujifilm-rmfa")  # channel attention
+
+MODELS: dict[str, ModelSpec] = {
+    "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
+    "robust": _packed(partial(EfficientISP, widths=(16, 4, 12))),  # 1,616
+    "rmfa-tiny": _rmfa(partial(RMFANet, blocks=2, width=16)),  # 29,223
+    "rmfa-medium": _rmfa(partial(RMFANet, blocks=8, width=32)),
+    "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=64)),
 }
 
 
-def build_model(name: str) -> nn.Module:
-    """Build a generator with freshly initialised weights (from torch's global random state).
-
-    Its attribute `input_format` says what it takes: "packed", (N, 4, H/2, W/2), or "split", (N, 3, H, W), both made by
-    `data.sensor.prepare`. Its `reach` is how many pixels of that an output sees to each side, or None for all. It
-    returns (N, 3, H, W), the sRGB image, nominally in [0, 1].
-
-    Raises `UserError` for an unknown name.
-    """
+def model_spec(name: str) -> ModelSpec:
+    """The row of `MODELS`. Raises `UserError` for an unknown name."""
     if name not in MODELS:
         raise UserError(f"unknown model '{name}'; known are: {', '.join(MODELS)}")
-    return MODELS[name]()
+    return MODELS[name]
+
+
+def build_model(name: str) -> nn.Module:
+    """A generator with freshly initialised weights. Raises `UserError` for an unknown name."""
+    return model_spec(name).build()

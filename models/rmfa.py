@@ -1,4 +1,4 @@
-"""RMFA-Net (Li, Hou and Jia 2024, arXiv:2406.11469): the paper's third backbone. Module names are the released keys."""
+"""RMFA-Net (Li, Hou and Jia 2024, arXiv:2406.11469), the paper's third backbone. Module names are the released keys."""
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,13 @@ def _resize(x: Tensor, size: torch.Size) -> Tensor:
 
 
 def _double_to(x: Tensor, like: Tensor) -> Tensor:
-    """Twice the size, then the size of `like` where an odd size was halved downwards on the way."""
+    """Upsample to twice the size, then to the size of `like` if that is odd (halving rounded it down)."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     return x if x.shape[-2:] == like.shape[-2:] else _resize(x, like.shape[-2:])
 
 
 class TextureModule(nn.Module):
-    """High frequencies through 1x1 and low ones through 3x3 convolutions, side by side."""
+    """Two parallel branches, 1x1 convolutions (high frequencies) and 3x3 (low): (N, width, H, W) -> the same shape."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -36,7 +36,10 @@ class TextureModule(nn.Module):
 
 
 class ToneMapping(nn.Module):
-    """Retinex: the illumination, estimated at half and quarter resolution, is taken off (features are logarithmic)."""
+    """Retinex: subtract the illumination, estimated at half and quarter resolution, from the (logarithmic) features.
+
+    (N, width, H, W) -> the same shape.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -52,7 +55,7 @@ class ToneMapping(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """CBAM (Woo et al. 2018), Eq. 2: one bottleneck for the average and the maximum of each channel."""
+    """CBAM (Woo et al. 2018), Eq. 2: one bottleneck for the average and for the maximum of each channel."""
 
     def __init__(self, width: int, reduction: int = 16):
         super().__init__()
@@ -67,7 +70,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """CBAM (Woo et al. 2018), Eq. 3: a 7x7 convolution over the average and the maximum of all channels."""
+    """CBAM (Woo et al. 2018), Eq. 3: a 7x7 convolution over each pixel's average and maximum of all channels."""
 
     def __init__(self):
         super().__init__()
@@ -78,7 +81,7 @@ class SpatialAttention(nn.Module):
 
 
 class RMFABlock(nn.Module):
-    """Texture and tone side by side, fused, attended by channel and by place, around a skip connection."""
+    """Texture and tone mapping in parallel, fused, then channel and spatial attention, around a skip connection."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -94,13 +97,10 @@ class RMFABlock(nn.Module):
 
 
 class RMFANet(nn.Module):
-    """RMFA-Net with `blocks` blocks of `width` channels: tiny is 2 of 16, medium 8 of 32, large 20 of 64.
+    """RMFA-Net: three-channel split of a mosaic (N, 3, H, W), H and W at least 4 -> sRGB (N, 3, H, W) in (0, 1).
 
-    Takes the three-channel split (N, 3, H, W), H and W at least 4; returns (N, 3, H, W) in (0, 1).
+    `blocks` blocks of `width` channels: tiny has 2 of 16, medium 8 of 32, large 20 of 64.
     """
-
-    input_format = "split"
-    reach = None  # its channel attention sees all of the image
 
     def __init__(self, blocks: int, width: int):
         super().__init__()

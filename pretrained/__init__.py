@@ -1,1 +1,1 @@
-"""Weights that others trained: the frozen networks behind the losses, and the authors' released ISPs."""
+"""Weights trained by others: the frozen networks behind the losses and measures, and the authors' released ISPs."""

@@ -1,91 +1,154 @@
-"""Files of weights: fetched when asked to, checked by hash; refused within seconds without a network; read safely."""
+"""Where the weights of a frozen network come from: the weights policy, and downloads checked by their SHA-256.
 
-import hashlib
+The weights policy is one of
+- "pretrained": a local file, the cache of torch (below `TORCH_HOME`) or of Hugging Face, or a download;
+- "random": seeded initial values;
+- "auto": pretrained if the file is already on this machine, otherwise random. Nothing is downloaded.
+"""
+
 import http.client
+import os
 import socket
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 
+import storage
 from errors import UserError
 
-TIMEOUT = 8.0  # seconds to reach a host, and that a connection may stay silent
+POLICIES = ("pretrained", "random", "auto")
+TIMEOUT = 8.0  # seconds to connect to a host, and that a connection may stay silent
+
+
+# --- the weights policy ----------------------------------------------------------------------------------------------
+
+
+def find_weights(
+    policy: str, network: str, url: str, folder: str, file: str = "", seed: int = 0
+) -> tuple[Path | None, str]:
+    """Find the weights of a network by the policy, downloading them if needed.
+
+    policy: a name in `POLICIES`.
+    network: the network's name, for messages.
+    url: the published file. Its name carries the start of its SHA-256: vgg19-dcbb9e9d.pth.
+    folder: the subfolder of torch's hub folder where that file is cached.
+    file: a local file to use instead; "" for the published one.
+    seed: of the random values, for the description.
+
+    Returns the file to load, or None for random values, and the provenance: a description of their origin.
+    Raises `UserError` for an unknown policy, a missing `file`, or a failed download.
+    """
+    found = _find_local(policy, network, file, seed)
+    if found:
+        return found
+    name = url.rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / folder / name
+    if not path.is_file():
+        if policy == "auto":
+            return _random(seed)
+        fetch(url, path, sha256=name.rsplit("-", 1)[1].split(".")[0])
+    return path, f"pretrained ({name})"
+
+
+def find_timm_weights(
+    policy: str, network: str, repository: str | None, file: str = "", seed: int = 0
+) -> tuple[Path | None, str]:
+    """As `find_weights`, for a timm model. `repository` is where Hugging Face publishes it; None if it does not."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    found = _find_local(policy, network, file, seed)
+    if found:
+        return found
+    name = "model.safetensors"
+    cached = try_to_load_from_cache(repository, name) if repository else None
+    if isinstance(cached, str):
+        return Path(cached), f"pretrained ({repository})"
+    if policy == "auto":
+        return _random(seed)
+    if not repository:
+        raise UserError(f"timm has no published weights for '{network}'; give a local file or use random weights")
+    url = f"https://huggingface.co/{repository}/resolve/main/{name}"
+    advice = f"download {url} elsewhere and pass the file with --backbones.vit-file"
+    require_host(url, advice)
+    try:
+        path = Path(hf_hub_download(repository, name))
+    except Exception as error:  # the client raises many types
+        raise UserError(f"cannot download {url} ({storage.first_line(error)}); {advice}") from None
+    # The cache holds a link to the content, whose name there is the SHA-256 that the server announced.
+    content = Path(os.path.realpath(path))
+    if storage.sha256_of(content) != content.name:
+        content.unlink()  # not only the link, which the next download would make again
+        path.unlink(missing_ok=True)
+        raise UserError(f"the download of {url} has the wrong SHA-256; try again")
+    return path, f"pretrained ({repository})"
+
+
+def _find_local(policy: str, network: str, file: str, seed: int) -> tuple[Path | None, str] | None:
+    """The result of `find_weights` if it needs no published file, otherwise None."""
+    if policy not in POLICIES:
+        raise UserError(f"unknown weights policy '{policy}'; known are: {', '.join(POLICIES)}")
+    if policy == "random":
+        return _random(seed)
+    if not file:
+        return None
+    if not Path(file).is_file():
+        raise UserError(f"no file {file} for the weights of {network}")
+    return Path(file), f"pretrained ({Path(file).name})"
+
+
+def _random(seed: int) -> tuple[None, str]:
+    return None, f"random (seed {seed})"
+
+
+# --- downloads -------------------------------------------------------------------------------------------------------
 
 
 def fetch(url: str, path: Path, sha256: str) -> Path:
-    """Download `url` to `path`, whose content must have a SHA-256 that starts with `sha256` (hexadecimal).
+    """Download `url` to `path` and check that its SHA-256 starts with `sha256` (hexadecimal). Returns `path`.
 
-    Raises `UserError`, naming the file and where to put it, where the host is out of reach or the content is another.
+    Raises `UserError`, saying where to put a copy of the file, if the host cannot be reached or the hash is wrong; an
+    existing file is then unchanged.
     """
     advice = f"put a copy of {url} at {path}"
     require_host(url, advice)
     path.parent.mkdir(parents=True, exist_ok=True)
-    patience = socket.getdefaulttimeout()
+    default = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
-    try:  # writes beside and renames, so a kill leaves no half file
+    try:  # torch writes a temporary file, checks its hash, and renames it
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(f"cannot download {path.name} ({error}); {advice}") from None
     except RuntimeError as error:
         raise UserError(f"the download of {path.name} has the wrong SHA-256 ({error}); {advice}") from None
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(default)
     return path
 
 
 def require_host(url: str, advice: str) -> None:
-    """Raise `UserError` with `advice` unless the host of `url` takes a connection within `TIMEOUT` seconds.
+    """Raise `UserError` with `advice` unless the host of `url` accepts a connection within `TIMEOUT` seconds.
 
-    Behind a proxy there is nothing to knock at: the download itself will tell.
+    Behind a proxy there is no direct connection to try: the download itself then fails if the host cannot be reached.
     """
     if "https" in urllib.request.getproxies():
         return
     host = urlsplit(url).hostname
-    answered = threading.Event()
+    connected = threading.Event()
 
-    def knock() -> None:
+    def connect() -> None:
         try:
             socket.create_connection((host, 443), timeout=TIMEOUT).close()
-            answered.set()
+            connected.set()
         except OSError:
             pass
 
-    # In a thread, as no timeout bounds a name server that does not answer.
-    knocking = threading.Thread(target=knock, daemon=True)
-    knocking.start()
-    knocking.join(TIMEOUT)
-    if not answered.is_set():
-        raise UserError(f"no network: {host} is out of reach; {advice}")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """A state dict, or a checkpoint that holds one, onto the CPU; only data, no code.
-
-    Raises `UserError` where the file is missing, broken, or something else.
-    """
-    if not path.is_file():
-        raise UserError(f"no file {path}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign or broken file provokes
-        raise UserError(f"{path} is no readable weights file: {first_line(error)}") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds {type(state).__name__}, not a state dict")
-    return state
-
-
-def first_line(error: Exception) -> str:
-    """The gist of a library's error."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
-    return " ".join(lines[:2])
+    # In a thread, because the timeout does not cover a name server that never answers.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(TIMEOUT)
+    if not connected.is_set():
+        raise UserError(f"no network: cannot connect to {host}; {advice}")

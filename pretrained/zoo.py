@@ -1,19 +1,21 @@
-"""The ISPs that the paper's authors released, and any generator on disk.
+"""The ISPs that the paper's authors released, and reading any generator's file.
 
-python -m pretrained.zoo                 lists them
-python -m pretrained.zoo NAME [FOLDER]   downloads one, checked by hash
+python -m pretrained.zoo                 lists the released ISPs
+python -m pretrained.zoo NAME [FOLDER]   downloads one, checks its SHA-256, and prints its path
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+import storage
 from errors import UserError, run_cli
 from models import MODELS, build_model
-from pretrained.files import fetch, read_state, sha256_of
+from pretrained.files import fetch
 
 REPOSITORY = (
     "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data"
@@ -23,10 +25,10 @@ REPOSITORY = (
 
 @dataclass(frozen=True)
 class Released:
-    """A file of the authors' repository, and the setting of the paper that it belongs to."""
+    """A file of the authors' repository."""
 
-    sha256: str
-    setting: str
+    sha256: str  # hexadecimal
+    setting: str  # the table, dataset and training mode of the paper that it belongs to
 
 
 def _setting(name: str) -> str:
@@ -58,82 +60,98 @@ RELEASED = {
 }
 
 
-def cache() -> Path:
-    """Where downloads go: below `TORCH_HOME`, beside torch's own."""
+def cache_folder() -> Path:
+    """The folder of downloads: below `TORCH_HOME`, beside torch's own."""
     return Path(torch.hub.get_dir()) / "released_isp"
 
 
 def full_name(name: str) -> str:
-    """The released model that `name` means, with or without its step; "" where there is none."""
+    """The key of `RELEASED` for a name with or without "released:", its step and ".pth"; "" if there is none."""
     name = name.removeprefix("released:").removesuffix(".pth")
     return next((known for known in RELEASED if known == name or known.startswith(f"{name}_step_")), "")
 
 
-def download(given: str, folder: Path | None = None) -> Path:
-    """Fetch a released model by name, such as "Fujifilm/Efficient_ISP_unpaired"; kept if it is there."""
-    name = full_name(given)
-    if not name:
-        raise UserError(f"unknown released model '{given}'; `python -m pretrained.zoo` lists them")
-    path = (folder or cache()) / f"{name.replace('/', '_')}.pth"
-    sha256 = RELEASED[name].sha256
-    if path.is_file() and sha256_of(path) == sha256:
+def download(name: str, folder: Path | None = None) -> Path:
+    """Download a released model by name, such as "Fujifilm/Efficient_ISP_unpaired", unless the folder has it already.
+
+    `folder` is `cache_folder()` by default. Returns the file. Raises `UserError` for an unknown name or a failed
+    download.
+    """
+    key = full_name(name)
+    if not key:
+        raise UserError(f"unknown released model '{name}'; list them with `python -m pretrained.zoo`")
+    path = (folder or cache_folder()) / f"{key.replace('/', '_')}.pth"
+    sha256 = RELEASED[key].sha256
+    if path.is_file() and storage.sha256_of(path) == sha256:
         return path
-    return fetch(f"{REPOSITORY}/{name}.pth", path, sha256)
-
-
-def recognise(state: dict[str, Tensor], where: str) -> str:
-    """The name of the model whose keys and shapes these are. Raises `UserError` where there is none."""
-    shapes = {key: getattr(value, "shape", None) for key, value in state.items()}
-    with torch.device("meta"):
-        for name in MODELS:
-            if {key: value.shape for key, value in build_model(name).state_dict().items()} == shapes:
-                return name
-    raise UserError(f"{where} fits none of the known models: {', '.join(MODELS)}")
+    return fetch(f"{REPOSITORY}/{key}.pth", path, sha256)
 
 
 def locate(source: str) -> Path:
-    """The file that `source` means: a path, or a released name, with or without "released:" before and its step behind.
+    """The file of a `source`, which is a path or a released name as `full_name` takes it.
 
-    A name is downloaded, unless it was before: whoever writes a name asks for that.
+    A released model is downloaded if it is not in the cache. Raises `UserError` if there is neither file nor name.
     """
     if Path(source).exists():
         return Path(source)
     if not full_name(source):
-        raise UserError(f"no file {source}, and no released model of that name; `python -m pretrained.zoo` lists them")
+        advice = "list the released models with `python -m pretrained.zoo`"
+        raise UserError(f"no file {source}, and no released model of that name; {advice}")
     return download(source)
 
 
-def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict]:
-    """(model name, state dict, what the file says of itself) of a checkpoint of ours or a released file or name."""
+def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """Read a generator: (its name in `models.MODELS`, its state dict, its description).
+
+    `source` is as for `locate`. A checkpoint written by fit.py names its model; its description is all else that it
+    holds. A released file holds only a state dict, whose keys and shapes identify the model; its description is empty.
+
+    Raises `UserError`, naming the file, if it holds no generator, an unknown model, or weights that do not fit.
+    """
     path = locate(source)
-    content = read_state(path)
-    state = content.get("generator", content)
+    content = storage.load(path)
+    if "generator" not in content:
+        return recognise(content, str(path)), content, {}
+    state, name = content["generator"], content.get("model")
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds no generator")
-    description = {key: value for key, value in content.items() if key != "generator"} if state is not content else {}
-    return recognise(state, str(path)), state, description
+        raise UserError(f"{path} is not a checkpoint of fit.py: its 'generator' is a {type(state).__name__}")
+    if not isinstance(name, str):
+        raise UserError(f"{path} is not a checkpoint of fit.py: it does not name its model")
+    if name not in MODELS:
+        raise UserError(f"{path} holds an unknown model '{name}'; known are: {', '.join(MODELS)}")
+    if difference := _difference(state, name):
+        raise UserError(f"{path} holds weights that do not fit its model '{name}': {difference}")
+    return name, state, {key: value for key, value in content.items() if key != "generator"}
 
 
 def open_generator(source: str) -> tuple[str, dict[str, Tensor]]:
-    """(model name, state dict) of a generator; `source` as for `open_checkpoint`."""
+    """Read a generator, as `open_checkpoint` does: (its name in `models.MODELS`, its state dict)."""
     return open_checkpoint(source)[:2]
 
 
-def open_folder(folder: Path) -> dict[str, tuple[str, dict[str, Tensor]]]:
-    """{file name without suffix: (model name, state dict)} of all generators (*.pth, *.pt) in a folder."""
-    found = folder.glob("[!.]*") if folder.is_dir() else []  # a dot begins what a killed write left
-    files = sorted(path for path in found if path.suffix in (".pth", ".pt"))
-    if not files:
-        raise UserError(f"no .pth or .pt file in {folder}")
-    return {path.stem: open_generator(str(path)) for path in files}
+def recognise(state: dict[str, Any], source: str) -> str:
+    """The name of the model in `models.MODELS` that has the keys and shapes of a released file's state dict.
+
+    Raises `UserError`, naming `source`, if there is none.
+    """
+    for name in MODELS:
+        if not _difference(state, name):
+            return name
+    raise UserError(f"{source} does not hold a generator: it fits none of the known models {', '.join(MODELS)}")
 
 
-def load_generator(source: str) -> nn.Module:
-    """A generator ready for use, in eval mode, on the CPU."""
-    name, state = open_generator(source)
-    generator = build_model(name)
-    generator.load_state_dict(state)
-    return generator.eval()
+def _difference(state: dict[str, Any], name: str) -> str:
+    """The first difference in keys and shapes between a state dict and the model `name`; "" if there is none."""
+    with torch.device("meta"):  # shapes without values
+        expected = build_model(name).state_dict()
+    for key, value in expected.items():
+        if key not in state:
+            return f"{key} is missing"
+        if not isinstance(state[key], Tensor):
+            return f"{key} is not a tensor"
+        if state[key].shape != value.shape:
+            return f"{key} has the shape {tuple(state[key].shape)}, not {tuple(value.shape)}"
+    return next((f"{key} is not part of the model" for key in state if key not in expected), "")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a command line ends with: a sentence and a status for what the user can mend, a traceback for what is ours."""
+"""The exit status and message of a command: one line for a user's mistake, a traceback for a bug."""
 
 import errno
 import signal
@@ -15,57 +15,59 @@ ROOT = Path(errors.__file__).parent
 
 
 def status_of(error: BaseException | None) -> int:
+    """The exit status of a command that raises `error`."""
+
     def main() -> None:
         if error:
             raise error
 
     try:
         run_cli(main)
-    except SystemExit as leaving:
-        return leaving.code
+    except SystemExit as end:
+        return end.code
     return 0
 
 
-def test_success_is_0_and_silent(capsys):
+def test_success_is_status_0_and_silent(capsys):
     assert status_of(None) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_user_error_is_2_and_one_sentence(capsys):
+def test_user_error_is_status_2_and_one_line(capsys):
     assert status_of(UserError("no folder x: name one")) == 2
     assert capsys.readouterr() == ("", "error: no folder x: name one\n")
 
 
-def test_an_interrupt_is_130(capsys):
+def test_ctrl_c_is_status_130(capsys):
     assert status_of(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("number", (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM))
-def test_a_file_system_that_refuses_is_2_and_names_the_file(number, capsys):
+def test_file_system_error_is_status_2_and_names_the_file(number, capsys):
     assert status_of(OSError(number, "refused here", "runs/demo/last.pt")) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and "refused here" in said and "runs/demo/last.pt" in said
-    assert len(said.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert output.startswith("error: ") and "refused here" in output and "runs/demo/last.pt" in output
+    assert len(output.splitlines()) == 1
 
 
-def test_a_full_disk_without_a_name_is_a_sentence_too(capsys):
+def test_full_disk_without_a_file_name_is_one_line(capsys):
     assert status_of(OSError(errno.ENOSPC, "No space left on device")) == 2
-    assert capsys.readouterr().err.startswith("error: cannot use a file: No space left on device")
+    assert capsys.readouterr().err.startswith("error: cannot read or write a file: No space left on device")
 
 
-@pytest.mark.parametrize("error", (ValueError("ours"), OSError(errno.ENOENT, "no file"), AssertionError()))
-def test_our_own_mistakes_keep_their_traceback(error):
+@pytest.mark.parametrize("error", (ValueError("a bug"), OSError(errno.ENOENT, "no file"), AssertionError()))
+def test_bug_has_a_traceback(error):
     with pytest.raises(type(error)):
         run_cli(lambda: (_ for _ in ()).throw(error))
 
 
-def test_a_status_of_the_script_s_own_is_kept():
+def test_exit_status_of_the_command_itself_is_preserved():
     with pytest.raises(SystemExit, match="143"):
         run_cli(lambda: sys.exit(143))
 
 
-def test_a_reader_that_has_had_enough_ends_it_quietly():
+def test_reader_that_closes_the_pipe_ends_the_command_silently():
     script = "from errors import run_cli; run_cli(lambda: [print(i, flush=True) for i in range(10**5)])"
     with subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -1,4 +1,4 @@
-"""The critics' logits, sizes and parameters, and which of them learn."""
+"""The critics: shapes, published sizes, and which parameters are trained."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def random(*shape: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def lin0() -> TextureDiscriminator:
-    """The critic of relu1 at the paper's patches of 256."""
+    """The critic of AlexNet's relu1 for the paper's patches of 256x256."""
     return TextureDiscriminator(64, (63, 63))
 
 
@@ -33,17 +33,17 @@ def test_color_critic_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", (3, 64))
-def test_texture_critic_gives_one_logit_an_image(channels, size):
+def test_texture_critic_returns_one_logit_per_image(channels, size):
     assert TextureDiscriminator(channels, size)(random(2, channels, *size)).shape == (2,)
 
 
 @pytest.mark.parametrize("tokens", (1, 4, 196))
-def test_color_critic_gives_one_logit_an_image(tokens):
+def test_color_critic_returns_one_logit_per_image(tokens):
     assert ColorDiscriminator(192)(random(3, tokens, 192)).shape == (3,)
 
 
 @pytest.mark.parametrize("build", (lambda: TextureDiscriminator(8, (15, 7)), lambda: ColorDiscriminator(16)))
-def test_all_parameters_exist_after_init_and_learn(build):
+def test_all_parameters_exist_after_init_and_get_a_gradient(build):
     critic = build()
     before = [name for name, _ in critic.named_parameters()]
     critic(random(2, 8, 15, 7) if isinstance(critic, TextureDiscriminator) else random(2, 5, 16)).sum().backward()
@@ -51,14 +51,14 @@ def test_all_parameters_exist_after_init_and_learn(build):
     assert all(p.grad is not None and p.grad.any() for p in critic.parameters())
 
 
-def test_as_released_the_first_fully_connected_layer_learns_nothing():
+def test_train_fc1_false_excludes_the_first_fully_connected_layer():
     critic = TextureDiscriminator(8, (15, 7), train_fc1=False)
     critic(random(2, 8, 15, 7)).sum().backward()
     without = {name for name, p in critic.named_parameters() if p.grad is None}
     assert without == {"fc1.weight", "fc1.bias"}
 
 
-def test_train_fc1_changes_no_initial_value():
+def test_train_fc1_does_not_change_initial_values():
     critics = []
     for train_fc1 in (True, False):
         torch.manual_seed(0)
@@ -76,7 +76,7 @@ def test_images_of_a_batch_do_not_mix(build, shape):
     torch.testing.assert_close(critic(features), alone)
 
 
-def test_color_critic_is_the_mean_over_tokens():
+def test_color_critic_averages_over_tokens():
     critic, tokens = ColorDiscriminator(16), random(2, 6, 16)
     each = torch.stack([critic(tokens[:, i : i + 1]) for i in range(6)]).mean(0)
     torch.testing.assert_close(critic(tokens), each)

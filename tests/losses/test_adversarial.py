@@ -1,4 +1,4 @@
-"""The relativistic game on critics whose logits, slopes and penalties are known."""
+"""The relativistic losses with critics whose logits, gradients and penalties are known."""
 
 from math import exp, log
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from losses.adversarial import RelativisticLoss, discriminator_loss, generator_loss, penalised_logits
 
-SLOPE = torch.tensor([1.0, -2.0, 3.0])  # of the linear critic; its square is 14
+GRADIENT = torch.tensor([1.0, -2.0, 3.0])  # of the linear critic; its squared norm is 14
 
 
 def softplus(x: float) -> float:
@@ -16,7 +16,7 @@ def softplus(x: float) -> float:
 
 
 def linear(features: torch.Tensor) -> torch.Tensor:
-    return features @ SLOPE.to(features)
+    return features @ GRADIENT.to(features)
 
 
 def quadratic(features: torch.Tensor) -> torch.Tensor:
@@ -56,25 +56,25 @@ def test_gradients_of_the_losses(loss):
 
 
 @pytest.mark.parametrize("batch", (1, 2, 7))
-def test_the_penalty_of_a_linear_critic_is_its_squared_slope_whatever_the_batch(batch):
+def test_penalty_of_a_linear_critic_is_its_squared_gradient_for_any_batch_size(batch):
     features = random(batch, 3)
     logits, penalty = penalised_logits(linear, features)
     torch.testing.assert_close(logits, linear(features))
     assert logits.shape == (batch,) and penalty.item() == pytest.approx(14)
 
 
-def test_the_penalty_is_the_batch_mean_of_each_sample_s_squared_slope():
+def test_penalty_is_the_batch_mean_of_each_squared_gradient():
     _, penalty = penalised_logits(quadratic, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     assert penalty.item() == pytest.approx((5 + 25) / 2)
 
 
-def test_the_penalty_sums_over_all_dimensions_of_a_sample():
+def test_penalty_sums_over_all_dimensions_of_a_sample():
     features = torch.full((2, 3, 4, 5), 2.0)
     _, penalty = penalised_logits(lambda x: x.square().sum((1, 2, 3)) / 2, features)
     assert penalty.item() == pytest.approx(60 * 4)
 
 
-def test_the_features_are_left_alone():
+def test_features_get_no_gradient_from_the_penalty():
     features = random(2, 4).requires_grad_()
     _, penalty = penalised_logits(quadratic, 2 * features)
     penalty.backward()
@@ -92,19 +92,19 @@ def test_penalty_is_differentiable_with_respect_to_the_critic(critic):
     assert torch.autograd.gradcheck(penalty, tuple(parameters.values()))
 
 
-def test_objective_is_differentiable_with_respect_to_the_critic(critic):
+def test_discriminator_loss_is_differentiable_with_respect_to_the_critic(critic):
     parameters = dict(critic.named_parameters())
     fake, real = random(3, 4), random(3, 4, seed=1)
 
-    def objective(*values: torch.Tensor) -> torch.Tensor:
+    def loss(*values: torch.Tensor) -> torch.Tensor:
         named = dict(zip(parameters, values, strict=True))
         return RelativisticLoss(3).discriminator(lambda x: torch.func.functional_call(critic, named, x), fake, real)[0]
 
-    assert torch.autograd.gradcheck(objective, tuple(parameters.values()))
+    assert torch.autograd.gradcheck(loss, tuple(parameters.values()))
 
 
-def test_the_critic_s_objective_by_hand():
-    fake, real = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])  # logits 0.5 and 2, squared slopes 1 and 4
+def test_discriminator_loss_with_penalties_by_hand():
+    fake, real = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])  # logits 0.5 and 2, squared gradients 1 and 4
     loss, statistics = RelativisticLoss(gamma=10).discriminator(quadratic, fake, real)
     assert loss.item() == pytest.approx(softplus(0.5 - 2) + 10 / 2 * 4 + 10 / 2 * 1)
     assert {name: value.item() for name, value in statistics.items()} == pytest.approx(
@@ -112,24 +112,24 @@ def test_the_critic_s_objective_by_hand():
     )
 
 
-def test_without_gamma_there_is_no_penalty():
+def test_gamma_0_gives_no_penalty():
     fake, real = random(2, 3), random(2, 3, seed=1)
     loss, _ = RelativisticLoss(gamma=0).discriminator(linear, fake, real)
     torch.testing.assert_close(loss, discriminator_loss(linear(fake), linear(real)))
 
 
-def test_the_generator_s_objective_by_hand():
+def test_generator_loss_of_a_critic_by_hand():
     fake, real = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
     assert RelativisticLoss(10).generator(quadratic, fake, real).item() == pytest.approx(softplus(1.5))
 
 
-def test_the_generator_s_objective_reaches_only_the_fake_features(critic):
+def test_generator_loss_gives_only_fake_features_a_gradient(critic):
     fake, real = random(2, 4).requires_grad_(), random(2, 4, seed=1).requires_grad_()
     RelativisticLoss(10).generator(critic, fake, real).backward()
     assert fake.grad.any() and real.grad is None
 
 
-def test_real_logits_give_the_critic_no_gradient_in_the_generator_s_objective(critic):
+def test_generator_loss_treats_real_logits_as_constant(critic):
     fake, real = random(2, 4), random(2, 4, seed=1)
     RelativisticLoss(10).generator(critic, fake, real).backward()
     actual = [p.grad for p in critic.parameters()]

@@ -1,4 +1,4 @@
-"""Dynamic Loss Adaptation: every term's gradient gets the norm of its weight, however large the loss."""
+"""Dynamic Loss Adaptation: the norm of each term's gradient becomes its weight, whatever the size of the loss."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_each_contribution_has_the_norm_of_its_weight():
+def test_norm_of_each_contribution_is_its_weight():
     gradients, weights = random(3, 50) * torch.tensor([[1e-3], [1.0], [1e4]]), torch.tensor([1.0, 0.5, 2.0])
     for k in range(3):
         only = torch.zeros(3)
@@ -29,26 +29,26 @@ def test_balance_by_hand():
     torch.testing.assert_close(total, torch.tensor([0.6, 0.8 + 10]))
 
 
-def test_a_zero_gradient_contributes_nothing():
+def test_zero_gradient_contributes_nothing():
     gradients = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     total, norms = balance(gradients, torch.ones(2))
     torch.testing.assert_close(total, torch.tensor([0.6, 0.8]))
     assert norms[1] == 0
 
 
-def test_a_weight_of_zero_takes_a_term_out():
+def test_weight_0_removes_a_term():
     gradients = random(2, 5)
     total, _ = balance(gradients, torch.tensor([1.0, 0.0]))
     torch.testing.assert_close(total, gradients[0] / gradients[0].norm())
 
 
-def test_a_factor_before_a_loss_changes_nothing():
+def test_constant_factor_of_a_loss_cancels():
     gradients, weights = random(2, 50), torch.tensor([1.0, 0.5])
     scaled = gradients * torch.tensor([[1000.0], [1.0]])
     torch.testing.assert_close(balance(scaled, weights)[0], balance(gradients, weights)[0])
 
 
-def test_assign_sets_what_the_optimizer_sees():
+def test_optimizer_uses_the_assigned_gradient():
     network = nn.Linear(3, 2)
     before = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
@@ -60,7 +60,7 @@ def test_assign_sets_what_the_optimizer_sees():
     torch.testing.assert_close(network.bias.detach(), before[1] - gradient[6:])
 
 
-def test_assign_keeps_the_layout_that_a_fused_optimizer_needs():
+def test_assigned_gradient_has_the_memory_layout_of_its_parameter():
     network = nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
     gradient = torch.arange(57.0)
     assign(list(network.parameters()), gradient)
@@ -68,7 +68,7 @@ def test_assign_keeps_the_layout_that_a_fused_optimizer_needs():
     assert torch.equal(network.weight.grad, gradient[:54].view(3, 2, 3, 3))
 
 
-def test_assign_replaces_an_earlier_gradient():
+def test_assigned_gradient_replaces_the_previous_one():
     network = nn.Linear(1, 1)
     for value in (1.0, 2.0):
         assign(list(network.parameters()), torch.full((2,), value))
@@ -78,7 +78,7 @@ def test_assign_replaces_an_earlier_gradient():
 @pytest.mark.parametrize("batched", (False, True, None))
 @pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
 @pytest.mark.parametrize("name, shape", (("efficient", (2, 4, 8, 8)), ("rmfa-tiny", (2, 3, 16, 16))))
-def test_parameter_gradients_are_those_of_the_whole_graph(name, shape, layout, batched):
+def test_parameter_gradients_equal_those_of_the_whole_graph(name, shape, layout, batched):
     torch.manual_seed(0)
     generator, inputs, target = build_model(name), random(*shape), random(2, 3, 16, 16, seed=1)
     generator.to(memory_format=layout)

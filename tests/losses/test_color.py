@@ -1,4 +1,4 @@
-"""The blur kernel against its published construction, the blurred colour loss by hand and against the published one."""
+"""The blur kernel as it is published; the blurred colour loss by hand and against published values."""
 
 import os
 from statistics import NormalDist
@@ -24,7 +24,7 @@ def golden() -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(file[name]) for name in names}
 
 
-def test_the_kernel_has_21_positive_symmetric_taps_that_sum_to_1():
+def test_kernel_has_21_positive_symmetric_taps_that_sum_to_1():
     taps = gaussian_kernel()
     assert taps.shape == (21,) and (taps > 0).all()
     assert taps.sum().item() == pytest.approx(1, abs=1e-12)
@@ -32,7 +32,7 @@ def test_the_kernel_has_21_positive_symmetric_taps_that_sum_to_1():
     assert taps.argmax() == 10
 
 
-def test_the_kernel_is_the_published_one():
+def test_kernel_equals_the_published_construction():
     # sqrt(outer(diff(cdf), diff(cdf))) over +-(3 + 3.5/21), normalised
     edges = np.linspace(-3 - 3.5 / 21, 3 + 3.5 / 21, 22)
     mass = np.diff([NormalDist().cdf(edge) for edge in edges])
@@ -57,14 +57,14 @@ def test_blur_pads_with_zeros():
     torch.testing.assert_close(corner, taps[10:].sum() ** 2)
 
 
-def test_blur_keeps_shape_dtype_and_images_apart():
+def test_blur_preserves_shape_and_dtype_and_does_not_mix_images():
     images = random(3, 3, 5, 8).float()
     assert blur(images).shape == images.shape and blur(images).dtype == torch.float32
     torch.testing.assert_close(blur(images)[1:2], blur(images[1:2]))
 
 
-def test_color_by_hand():
-    # One pixel: only the centre tap of the kernel sees it. Differences 1 and 2 in two images, three channels.
+def test_color_loss_by_hand():
+    # In an image of one pixel only the kernel's centre tap counts. Differences 1 and 2 in two images, three channels.
     centre = gaussian_kernel()[10].item() ** 2
     generated, target = torch.zeros(2, 3, 1, 1), torch.ones(2, 3, 1, 1)
     target[1] = 2
@@ -73,13 +73,13 @@ def test_color_by_hand():
     assert BlurredColorLoss(scale=0.5)(generated, target).item() == pytest.approx(expected / 2)
 
 
-def test_color_is_the_difference_of_the_blurred_images():
+def test_color_loss_compares_the_blurred_images():
     generated, target = random(2, 3, 24, 20), random(2, 3, 24, 20, seed=1)
     expected = (blur(generated) - blur(target)).square().sum() / 2
     torch.testing.assert_close(BlurredColorLoss()(generated, target), expected)
 
 
-def test_gradient_of_color():
+def test_gradient_of_color_loss():
     target = random(2, 3, 4, 5, seed=1)
     assert torch.autograd.gradcheck(lambda x: BlurredColorLoss()(x, target), random(2, 3, 4, 5).requires_grad_())
 
@@ -88,7 +88,7 @@ def test_published_blur(golden):
     torch.testing.assert_close(blur(golden["generated"]), golden["blur"], atol=1e-5, rtol=1e-3)
 
 
-def test_published_color_and_its_gradient(golden):
+def test_published_color_loss_and_its_gradient(golden):
     generated = golden["generated"].requires_grad_()
     loss = BlurredColorLoss(scale=0.5)(generated, golden["target"].permute(0, 3, 1, 2) / 255)
     (gradient,) = torch.autograd.grad(loss, generated)

@@ -1,4 +1,4 @@
-"""Luminance against scikit-image and numbers by hand, the content loss by hand, and both against the published ones."""
+"""Luminance against scikit-image and by hand, the content loss by hand, and both against published values."""
 
 import os
 
@@ -43,20 +43,20 @@ def test_luminance_by_hand_on_the_linear_branches():
 
 
 @pytest.mark.parametrize("scale", (0.02, 0.2, 1))
-def test_luminance_is_that_of_scikit_image(scale):
+def test_luminance_equals_scikit_image(scale):
     color = pytest.importorskip("skimage.color")
     image = scale * random(2, 3, 16, 16)
     expected = torch.from_numpy(color.rgb2lab(image.permute(0, 2, 3, 1).numpy())[..., :1] / 100).permute(0, 3, 1, 2)
     torch.testing.assert_close(luminance(image), expected, atol=1e-7, rtol=0)
 
 
-def test_luminance3_repeats_it_in_three_channels():
+def test_luminance3_repeats_luminance_in_three_channels():
     image = random(2, 3, 4, 5)
     assert torch.equal(luminance3(image), luminance(image).repeat(1, 3, 1, 1))
 
 
 @pytest.mark.parametrize("low, high", ((0.1, 0.9), (0.001, 0.03)))
-def test_gradient_of_luminance(low, high):  # both sides of the kinks at sRGB 0.04045 and Y 0.008856
+def test_gradient_of_luminance(low, high):  # on both sides of the kinks at sRGB 0.04045 and Y 0.008856
     image = (low + (high - low) * random(2, 3, 3, 3)).requires_grad_()
     assert torch.autograd.gradcheck(luminance, image)
 
@@ -68,14 +68,14 @@ def test_gradient_of_luminance_is_finite_everywhere(value):
     assert image.grad.isfinite().all() and (image.grad > 0).all()
 
 
-def test_content_by_hand():
+def test_content_loss_by_hand():
     generated, reference = torch.zeros(2, 2, 1, 2), torch.ones(2, 2, 1, 2)
     generated[0, 0, 0, 0] = 3  # squares: 4 + 1 + 1 + 1 in the first image, 4 in the second; C H W = 4
     assert ContentLoss()(generated, reference).item() == pytest.approx(11 / 4)
     assert ContentLoss(scale=2)(generated, reference).item() == pytest.approx(11 / 2)
 
 
-def test_gradient_of_content():
+def test_gradient_of_content_loss():
     reference = random(2, 4, 3, 2, seed=1)
     assert torch.autograd.gradcheck(lambda x: ContentLoss(2)(x, reference), random(2, 4, 3, 2).requires_grad_())
 
@@ -84,7 +84,7 @@ def test_published_luminance(golden):
     torch.testing.assert_close(luminance(golden["generated"].clamp(0, 1)), golden["luminance"], atol=1e-5, rtol=1e-3)
 
 
-def test_published_content_and_its_gradient(golden):
+def test_published_content_loss_and_its_gradient(golden):
     file = os.environ.get("ISP_VGG")
     if not file:
         pytest.skip("ISP_VGG is not set: the path of imagenet-vgg-verydeep-19.mat")

@@ -1,4 +1,4 @@
-"""Total variation by hand and against the published one."""
+"""Total variation by hand and against published values."""
 
 import os
 
@@ -15,13 +15,13 @@ def test_total_variation_by_hand():
     assert TotalVariation()(image).item() == pytest.approx(down + across)
 
 
-def test_it_is_the_mean_over_batch_and_channels():
+def test_total_variation_is_the_mean_over_batch_and_channels():
     image = torch.zeros(2, 2, 2, 2)
-    image[0, 0, 0, 0] = 2  # of 8 differences down and 8 across, one each is 2
+    image[0, 0, 0, 0] = 2  # one of 8 vertical and one of 8 horizontal differences is 2
     assert TotalVariation()(image).item() == pytest.approx(4 / 8 + 4 / 8)
 
 
-def test_a_constant_image_has_none():
+def test_constant_image_has_total_variation_0():
     assert TotalVariation()(torch.full((2, 3, 4, 5), 0.7)).item() == 0
 
 

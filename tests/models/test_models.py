@@ -1,4 +1,4 @@
-"""The generators: sizes from the paper, outputs of the released weights, and that all of them can learn."""
+"""The generators: published sizes, outputs of the released weights, gradients, and the rows of `MODELS`."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from errors import UserError
-from models import MODELS, build_model
+from models import MODELS, build_model, model_spec
 
 RELEASED = {
     "efficient": ("Efficient_ISP_unpaired_step_27220", "packed"),
@@ -24,8 +24,9 @@ def seeded(name: str, seed: int = 0) -> torch.nn.Module:
         return build_model(name)
 
 
-def random_input(model: torch.nn.Module, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    size = (1, 4, height // 2, width // 2) if model.input_format == "packed" else (1, 3, height, width)
+def random_input(name: str, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """An input of the model `name` for a mosaic of height x width."""
+    size = (1, 4, height // 2, width // 2) if MODELS[name].input_format == "packed" else (1, 3, height, width)
     return torch.rand(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -38,7 +39,7 @@ def released_state(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name, count", (("efficient", 3060), ("robust", 1616), ("rmfa-tiny", 29223)))
-def test_parameter_counts_are_the_published_ones(name, count):
+def test_published_parameter_counts(name, count):
     assert sum(p.numel() for p in build_model(name).parameters()) == count
 
 
@@ -50,37 +51,50 @@ def test_larger_rmfa_nets_have_more_blocks_and_channels(name, blocks, width):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_input_format_is_named(name):
-    with torch.device("meta"):
-        assert build_model(name).input_format == ("split" if name.startswith("rmfa") else "packed")
+def test_input_format_and_camera_of_the_released_weights(name):
+    spec = model_spec(name)
+    expected = ("split", "fujifilm-rmfa") if name.startswith("rmfa") else ("packed", "fujifilm")
+    assert (spec.input_format, spec.released_for) == expected
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_reach_covers_all_pixels_that_an_output_pixel_depends_on(name):
+    model, reach = seeded(name).double(), MODELS[name].reach
+    inputs = random_input(name, 32, 32).double().requires_grad_()
+    model(inputs)[0, :, 16:18, 16:18].sum().backward()
+    rows = inputs.grad.abs().amax((0, 1, 3)).nonzero().flatten() * (32 // inputs.shape[-2])  # of the mosaic
+    if reach is None:
+        assert len(rows) == 32
+    else:
+        assert rows.min() >= 16 - reach and rows.max() + 1 <= 17 + reach
 
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("size", ((4, 4), (32, 48), (36, 52), (38, 46), (34, 66)))
-def test_output_has_the_mosaic_s_size(name, size):
+def test_output_has_the_size_of_the_mosaic(name, size):
     model = seeded(name)
     with torch.no_grad():
-        assert model(random_input(model, *size)).shape == (1, 3, *size)
+        assert model(random_input(name, *size)).shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_output_range(name):
     model = seeded(name)
     with torch.no_grad():
-        output = model(4 * random_input(model, 16, 16) - 1)
+        output = model(4 * random_input(name, 16, 16) - 1)
     assert output.min() >= 0 and (name != "rmfa-tiny" or output.max() <= 1)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_images_of_a_batch_do_not_mix(name):
     model = seeded(name)
-    one, two = random_input(model, 16, 24), random_input(model, 16, 24, seed=1)
+    one, two = random_input(name, 16, 24), random_input(name, 16, 24, seed=1)
     with torch.no_grad():
         torch.testing.assert_close(model(torch.cat((one, two))), torch.cat((model(one), model(two))))
 
 
 @pytest.mark.parametrize("name", ("efficient", "robust"))
-def test_sub_pixels_are_those_of_pixel_shuffle(name):
+def test_channels_are_in_the_order_of_a_pixel_shuffle(name):
     model = seeded(name)
     torch.nn.init.zeros_(model.conv3.weight)
     model.conv3.bias.data = torch.arange(12.0)
@@ -91,9 +105,9 @@ def test_sub_pixels_are_those_of_pixel_shuffle(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_gradients_reach_every_parameter(name):
     reached = {}
-    for seed in range(5):  # a ReLU can be shut for one seed
+    for seed in range(5):  # with a single seed, a ReLU may be 0 everywhere
         model = seeded(name, seed)
-        model(random_input(model, 16, 16)).square().mean().backward()
+        model(random_input(name, 16, 16)).square().mean().backward()
         for key, parameter in model.named_parameters():
             assert parameter.grad.isfinite().all()
             reached[key] = reached.get(key, False) or bool(parameter.grad.any())
@@ -101,27 +115,27 @@ def test_gradients_reach_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", ("efficient", "robust"))
-def test_no_output_channel_is_born_dead(name):
+def test_no_output_channel_is_0_everywhere_at_first(name):
     for seed in range(20):
         model = seeded(name, seed)
-        output = torch.nn.functional.pixel_unshuffle(model(random_input(model, 64, 64, seed)), 2)
+        output = torch.nn.functional.pixel_unshuffle(model(random_input(name, 64, 64, seed)), 2)
         assert (output.amax(dim=(0, 2, 3)) > 0).all(), f"seed {seed}"
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_seed_repeats_the_weights_and_another_does_not(name):
+def test_initial_weights_depend_on_the_seed(name):
     one, again, other = (next(seeded(name, seed).parameters()) for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_keys_are_those_of_the_released_files(name):
+def test_keys_and_shapes_equal_those_of_the_released_files(name):
     expected = {key: value.shape for key, value in released_state(name).items()}
     assert {key: value.shape for key, value in build_model(name).state_dict().items()} == expected
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_released_weights_give_the_published_output(name):
+def test_published_output_of_the_released_weights(name):
     path = os.environ.get("ISP_GOLDEN")
     if not path:
         pytest.skip("ISP_GOLDEN is not set: the path of golden.npz")
@@ -134,33 +148,34 @@ def test_released_weights_give_the_published_output(name):
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
 
 
-def test_an_unknown_model_lists_the_known():
+@pytest.mark.parametrize("function", (build_model, model_spec))
+def test_unknown_model_lists_the_known_ones(function):
     with pytest.raises(UserError, match="'rmfa'.*" + ", ".join(MODELS)):
-        build_model("rmfa")
+        function("rmfa")
 
 
 def plain(model: torch.nn.Module, packed: torch.Tensor) -> torch.Tensor:
-    """Efficient and Robust ISP as they are described."""
+    """Efficient and Robust ISP as the papers describe them, without the optimised pixel shuffle."""
     x = model.conv2(model.conv1(packed).tanh()).relu()
     return torch.nn.functional.pixel_shuffle(model.conv3(x).relu(), 2)
 
 
 @pytest.mark.parametrize("layout", (torch.contiguous_format, torch.channels_last))
 @pytest.mark.parametrize("name", ("efficient", "robust"))
-def test_the_fast_way_is_the_plain_one(name, layout):
-    """Outputs and gradients, in double precision."""
+def test_optimised_network_equals_the_plain_one(name, layout):
+    """In outputs and gradients, in double precision."""
     model = seeded(name).double().to(memory_format=layout)
     packed = torch.rand(2, 4, 9, 14, dtype=torch.float64).contiguous(memory_format=layout)
     fast, slow = model(packed), plain(model, packed)
     torch.testing.assert_close(fast, slow, rtol=1e-13, atol=1e-14)
-    seen = torch.rand_like(slow)
-    gradients = [torch.autograd.grad(image, list(model.parameters()), seen) for image in (fast, slow)]
+    at_image = torch.rand_like(slow)
+    gradients = [torch.autograd.grad(image, list(model.parameters()), at_image) for image in (fast, slow)]
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-13)
 
 
-def test_autocast_is_near():
+def test_autocast_output_is_close_to_float32():
     model = seeded("efficient").eval()
-    packed = random_input(model, 32, 32)
+    packed = random_input("efficient", 32, 32)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        near = model(packed)
-    assert 0 < (near.float() - model(packed)).abs().max() < 0.02
+        output = model(packed)
+    assert 0 < (output.float() - model(packed)).abs().max() < 0.02

@@ -1,4 +1,4 @@
-"""The released models: known by their keys alone, fetched only when named, checked by hash."""
+"""Generators' files: checkpoints name their model, released files are recognised and downloaded only by name."""
 
 import hashlib
 import os
@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import storage
 from errors import UserError
 from models import MODELS, build_model
 from pretrained import files, zoo
-from pretrained.zoo import RELEASED, Released, cache, download, load_generator, open_folder, open_generator, recognise
+from pretrained.zoo import RELEASED, Released, cache_folder, download, open_checkpoint, open_generator, recognise
 
 ROOT = Path(zoo.__file__).parents[1]
 NAME = "Fujifilm/Efficient_ISP_unpaired_step_27220"
@@ -32,11 +33,11 @@ def released_file(file: str) -> Path:
 
 @pytest.fixture
 def downloads(monkeypatch, tmp_path) -> list[str]:
-    """Downloads answer with the URL as content; the list holds what was asked for."""
-    asked = []
+    """Replaces downloads: each file contains its URL. The list holds the requested URLs."""
+    requested = []
 
     def answer(url: str, path: str, hash_prefix: str, progress: bool) -> None:
-        asked.append(url)
+        requested.append(url)
         if not hashlib.sha256(url.encode()).hexdigest().startswith(hash_prefix):
             raise RuntimeError(f'invalid hash value (expected "{hash_prefix}")')
         Path(path).write_bytes(url.encode())
@@ -44,43 +45,45 @@ def downloads(monkeypatch, tmp_path) -> list[str]:
     monkeypatch.setattr(files, "require_host", lambda url, advice: None)
     monkeypatch.setattr(torch.hub, "download_url_to_file", answer)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
-    return asked
+    return requested
 
 
 @pytest.fixture
 def one_released(monkeypatch, downloads) -> str:
-    """A released name whose hash is that of what `downloads` answers; its URL."""
+    """Gives the released model NAME the hash of what `downloads` writes for it; returns its URL."""
     url = f"{zoo.REPOSITORY}/{NAME}.pth"
     monkeypatch.setitem(RELEASED, NAME, Released(hashlib.sha256(url.encode()).hexdigest(), "a setting"))
     return url
 
 
-# --- which model -----------------------------------------------------------------------------------------------------
+# --- reading generators ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_of_our_models_is_recognised(name):
+def test_every_model_is_recognised_by_keys_and_shapes(name):
     with torch.device("meta"):
         state = build_model(name).state_dict()
     assert recognise(state, "here") == name
 
 
 @pytest.mark.parametrize("file, name", FILES.items())
-def test_each_released_file_is_recognised_and_runs(file, name):
-    path = released_file(file)
-    assert open_generator(str(path))[0] == name
-    generator = load_generator(str(path))
-    size = (1, 4, 4, 4) if generator.input_format == "packed" else (1, 3, 8, 8)
+def test_released_file_is_recognised_and_runs(file, name):
+    recognised, state, description = open_checkpoint(str(released_file(file)))
+    assert recognised == name and description == {}
+    generator = build_model(name)
+    generator.load_state_dict(state)
+    size = (1, 4, 4, 4) if MODELS[name].input_format == "packed" else (1, 3, 8, 8)
     with torch.no_grad():
-        assert not generator.training and generator(torch.rand(size)).shape == (1, 3, 8, 8)
+        assert generator(torch.rand(size)).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_released_files_have_the_listed_hashes(file):
-    assert files.sha256_of(released_file(file)) == RELEASED[f"Fujifilm/{file.removesuffix('.pth')}"].sha256
+    assert storage.sha256_of(released_file(file)) == RELEASED[f"Fujifilm/{file.removesuffix('.pth')}"].sha256
 
 
-def broken(change) -> dict:
+def changed(change) -> dict:
+    """The state dict of an Efficient ISP after `change`."""
     state = dict(build_model("efficient").state_dict())
     change(state)
     return state
@@ -91,46 +94,77 @@ def broken(change) -> dict:
     (
         {},
         {"generator_of_something": 3},
-        broken(lambda state: state.pop("conv1.bias")),
-        broken(lambda state: state.update(extra=torch.ones(1))),
-        broken(lambda state: state.update({"conv1.bias": torch.ones(13)})),
+        changed(lambda state: state.pop("conv1.bias")),
+        changed(lambda state: state.update(extra=torch.ones(1))),
+        changed(lambda state: state.update({"conv1.bias": torch.ones(13)})),
     ),
 )
-def test_other_keys_or_shapes_list_the_known_models(state):
-    with pytest.raises(UserError, match="w.pth fits none of the known models: " + ", ".join(MODELS)):
+def test_state_dict_that_fits_no_model_is_refused_and_lists_the_known_ones(state):
+    with pytest.raises(UserError, match="w.pth does not hold a generator.*none of.*" + ", ".join(MODELS)):
         recognise(state, "w.pth")
 
 
-def test_a_checkpoint_of_ours_is_opened_too(tmp_path):
+def test_bare_state_dict_is_opened_by_its_shapes(tmp_path):
     state = build_model("robust").state_dict()
-    torch.save({"generator": state, "model": "robust", "step": 10}, tmp_path / "step_0000010.pt")
-    name, opened = open_generator(str(tmp_path / "step_0000010.pt"))
-    assert name == "robust" and all(torch.equal(opened[key], value) for key, value in state.items())
+    torch.save(state, tmp_path / "w.pth")
+    name, opened, description = open_checkpoint(str(tmp_path / "w.pth"))
+    assert name == "robust" and description == {}
+    assert opened.keys() == state.keys() and all(torch.equal(opened[key], value) for key, value in state.items())
 
 
-def test_a_checkpoint_whose_generator_is_none_is_refused(tmp_path):
-    torch.save({"generator": torch.ones(3)}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match="w.pt"):
-        open_generator(str(tmp_path / "w.pt"))
+def test_checkpoint_of_fit_is_opened_with_its_model_and_description(tmp_path):
+    state = build_model("robust").state_dict()
+    description = {"format": 1, "model": "robust", "step": 10, "sensor": {"cfa": "grbg"}}
+    torch.save(description | {"generator": state}, tmp_path / "step_0000010.pt")
+    name, opened, found = open_checkpoint(str(tmp_path / "step_0000010.pt"))
+    assert name == "robust" and found == description
+    assert opened.keys() == state.keys() and all(torch.equal(opened[key], value) for key, value in state.items())
+    assert open_generator(str(tmp_path / "step_0000010.pt"))[0] == "robust"
 
 
-def test_a_folder_is_opened_file_by_file(tmp_path):
-    for file, name in (("b.pth", "robust"), ("a.pt", "efficient")):
-        torch.save(build_model(name).state_dict(), tmp_path / file)
-    (tmp_path / "notes.txt").write_text("no weights")
-    assert [(stem, name) for stem, (name, _) in open_folder(tmp_path).items()] == [("a", "efficient"), ("b", "robust")]
+def test_checkpoint_names_its_model_where_shapes_would_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "twin", MODELS["efficient"])
+    torch.save({"model": "twin", "generator": build_model("twin").state_dict()}, tmp_path / "w.pt")
+    assert open_generator(str(tmp_path / "w.pt"))[0] == "twin"
 
 
-def test_a_folder_without_models(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=f"no .pth or .pt file in {folder}"):
-            open_folder(folder)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        ({"model": "efficient", "generator": torch.ones(3)}, "'generator' is a Tensor"),
+        ({"generator": changed(lambda state: None)}, "does not name its model"),
+        ({"model": 3, "generator": changed(lambda state: None)}, "does not name its model"),
+        (
+            {"model": "huge", "generator": changed(lambda state: None)},
+            "unknown model 'huge'; known are: " + ", ".join(MODELS),
+        ),
+    ),
+)
+def test_checkpoint_without_a_known_model_is_refused_by_name(content, message, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=f"w.pt .*{message}"):
+        open_checkpoint(str(tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (lambda state: state.pop("conv1.bias"), "conv1.bias is missing"),
+        (lambda state: state.update({"conv1.bias": torch.ones(13)}), r"conv1.bias has the shape \(13,\), not \(12,\)"),
+        (lambda state: state.update({"conv1.bias": 1}), "conv1.bias is not a tensor"),
+        (lambda state: state.update(extra=torch.ones(1)), "extra is not part of the model"),
+    ),
+)
+def test_checkpoint_whose_weights_do_not_fit_its_model_is_refused_by_name(change, message, tmp_path):
+    torch.save({"model": "efficient", "generator": changed(change)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=f"w.pt holds weights that do not fit its model 'efficient': {message}"):
+        open_checkpoint(str(tmp_path / "w.pt"))
 
 
 # --- the list --------------------------------------------------------------------------------------------------------
 
 
-def test_the_list_has_every_name_with_its_setting():
+def test_list_shows_every_name_with_its_setting():
     printed = subprocess.run(
         [sys.executable, "-m", "pretrained.zoo"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -143,7 +177,7 @@ def test_the_list_has_every_name_with_its_setting():
     )
 
 
-def test_each_dataset_has_its_three_settings():
+def test_every_dataset_has_three_settings():
     settings = [(name.split("/")[0], released.setting.split(", ")[1].split()[0]) for name, released in RELEASED.items()]
     assert sorted(set(settings)) == sorted(
         (data, mode) for data in ("ZRR", "Fujifilm") for mode in ("unpaired", "paired", "paired_gan")
@@ -155,62 +189,61 @@ def test_each_dataset_has_its_three_settings():
 # --- downloads -------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_is_downloaded_once_into_the_cache(one_released, downloads, tmp_path):
+def test_released_model_is_downloaded_once_into_the_cache(one_released, downloads, tmp_path):
     path = download(NAME)
-    assert path == cache() / "Fujifilm_Efficient_ISP_unpaired_step_27220.pth"
-    assert cache().is_relative_to(tmp_path / "torch_home") and path.read_bytes() == one_released.encode()
+    assert path == cache_folder() / "Fujifilm_Efficient_ISP_unpaired_step_27220.pth"
+    assert cache_folder().is_relative_to(tmp_path / "torch_home") and path.read_bytes() == one_released.encode()
     assert download(f"{NAME}.pth") == path and downloads == [one_released]
 
 
-def test_a_name_is_downloaded_into_a_folder_where_one_is_named(one_released, downloads, tmp_path):
+def test_released_model_is_downloaded_into_a_given_folder(one_released, downloads, tmp_path):
     path = download(NAME, tmp_path / "mine")
-    assert path.parent == tmp_path / "mine" and path.is_file() and not cache().exists()
+    assert path.parent == tmp_path / "mine" and path.is_file() and not cache_folder().exists()
 
 
-def test_a_cached_file_of_another_content_is_replaced(one_released, downloads):
+def test_cached_file_with_other_content_is_replaced(one_released, downloads):
     path = download(NAME)
-    path.write_bytes(b"spoilt")
+    path.write_bytes(b"damaged")
     assert download(NAME).read_bytes() == one_released.encode() and len(downloads) == 2
 
 
-def test_a_wrong_hash_is_refused_and_nothing_stays(downloads):
+def test_download_with_a_wrong_hash_is_refused_and_removed(downloads):
     with pytest.raises(UserError, match="Fujifilm_.*27220.pth has the wrong SHA-256.*put a copy"):
         download(NAME)
-    assert list(cache().iterdir()) == []
+    assert list(cache_folder().iterdir()) == []
 
 
-def test_an_unknown_name_is_not_asked_for(downloads):
-    for ask in (download, open_generator):
-        with pytest.raises(UserError, match="Fujifilm/nothing.*python -m pretrained.zoo"):
-            ask("Fujifilm/nothing")
+@pytest.mark.parametrize("function", (download, open_generator))
+def test_unknown_name_is_refused_without_a_download(function, downloads):
+    with pytest.raises(UserError, match="Fujifilm/nothing.*python -m pretrained.zoo"):
+        function("Fujifilm/nothing")
     assert downloads == []
 
 
-def test_a_file_that_is_there_is_not_downloaded(downloads, tmp_path):
+def test_local_file_is_opened_without_a_download(downloads, tmp_path):
     torch.save(build_model("efficient").state_dict(), tmp_path / "w.pth")
     open_generator(str(tmp_path / "w.pth"))
-    open_folder(tmp_path)
     assert downloads == []
 
 
-def test_a_name_given_as_a_generator_is_downloaded(one_released, downloads):
-    with pytest.raises(UserError, match="27220.pth is no readable weights file"):  # for it holds the URL here
+def test_opening_a_released_name_downloads_it(one_released, downloads):
+    with pytest.raises(UserError, match="27220.pth is not a readable checkpoint"):  # its content here is the URL
         open_generator(NAME)
     assert downloads == [one_released]
 
 
-def test_without_a_network_the_file_and_its_place_are_named(monkeypatch, tmp_path):
+def test_download_without_a_network_says_where_to_put_which_file(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(files.socket, "create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     with pytest.raises(UserError, match=f"no network: .*put a copy of https.*{NAME}.pth at {tmp_path}"):
         download(NAME)
 
 
-# --- what a name means -----------------------------------------------------------------------------------------------
+# --- names and paths -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "key"),
     (
         (NAME, NAME),
         (f"{NAME}.pth", NAME),
@@ -221,29 +254,15 @@ def test_without_a_network_the_file_and_its_place_are_named(monkeypatch, tmp_pat
         ("Efficient_ISP_unpaired", ""),
     ),
 )
-def test_a_name_needs_no_step(name, meant):
-    assert zoo.full_name(name) == meant
+def test_full_name_needs_no_step(name, key):
+    assert zoo.full_name(name) == key
 
 
-def test_a_file_that_is_there_comes_before_a_name(tmp_path, monkeypatch, one_released, downloads):
+def test_local_file_takes_precedence_over_a_released_name(tmp_path, monkeypatch, one_released, downloads):
     monkeypatch.chdir(tmp_path)
     assert zoo.locate("released:Fujifilm/Efficient_ISP_unpaired").read_text() == one_released
     Path("Fujifilm").mkdir()
     Path(NAME).write_text("mine")
     assert zoo.locate(NAME) == Path(NAME) and len(downloads) == 1
-    with pytest.raises(UserError, match="no file elsewhere"):
+    with pytest.raises(UserError, match="no file elsewhere, and no released model.*python -m pretrained.zoo"):
         zoo.locate("elsewhere")
-
-
-def test_a_checkpoint_of_ours_describes_itself(tmp_path):
-    content = {
-        "format": 1,
-        "model": "robust",
-        "sensor": {"cfa": "grbg"},
-        "generator": build_model("robust").state_dict(),
-    }
-    torch.save(content, tmp_path / "ours.pt")
-    name, state, description = zoo.open_checkpoint(str(tmp_path / "ours.pt"))
-    assert name == "robust" and description == {"format": 1, "model": "robust", "sensor": {"cfa": "grbg"}}
-    torch.save(state, tmp_path / "bare.pth")
-    assert zoo.open_checkpoint(str(tmp_path / "bare.pth"))[2] == {}

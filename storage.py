@@ -1,0 +1,143 @@
+"""Files on disk: written whole or not at all, locked, hashed, and read without running code that they hold."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from errors import UserError
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; write the file there, and it replaces `path` when the block ends.
+
+    An error, a kill or a full disk leaves the old file as it was. A kill leaves `.NAME.partial.SUFFIX` behind, which
+    every reader ignores and the next write replaces.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; fill it, and it is renamed to `path` when the block ends.
+
+    `path` must not exist, or be an empty folder. An error removes the temporary folder.
+    """
+    temporary = path.with_name(f"{path.name}.partial")
+    if temporary.exists():
+        shutil.rmtree(temporary)  # left by a killed process
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all, and wait until it is on the disk."""
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON. NaN and infinity raise `ValueError`."""
+    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values, for `load`."""
+    buffer = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError, ours as an OSError
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer())
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint or state dict onto the CPU; only tensors and plain values, never code.
+
+    Raises `UserError` if the file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # foreign and damaged files raise many types
+        raise UserError(f"{path} is not a readable checkpoint or weights file: {first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict")
+    return content
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """The start of a library's error message, short enough for one sentence."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2])
+
+
+# --- locking ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on the file `path` during the block; it ends with the process, however that ends.
+
+    Yields whether the lock is held: always True with `wait`; without, False if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+@contextmanager
+def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list[str]]:
+    """Yield those of `names` that no other process has claimed through the same `path`; they are claimed meanwhile.
+
+    Each claim is a lock on one byte of the file, chosen by the name's hash, so it ends with the process. With `wait`,
+    wait for all of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        mine = []
+        for name in names:
+            position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, position)
+            except (BlockingIOError, PermissionError):  # another process has claimed it
+                continue
+            mine.append(name)
+        yield mine

@@ -1,32 +1,34 @@
-// The divider: `--at` says where it stands, in per cent of the picture's width.
+// The divider: `--at` is its position, in per cent of the picture's width.
 for (const view of document.querySelectorAll(".view")) {
   const range = view.querySelector("input");
-  const place = (at) => {
+  const moveTo = (at) => {
     view.style.setProperty("--at", `${Math.min(Math.max(at, 0), 100)}%`);
     range.value = at;
   };
   const follow = (event) => {
     const box = view.getBoundingClientRect();
-    place((100 * (event.clientX - box.left)) / box.width);
+    moveTo((100 * (event.clientX - box.left)) / box.width);
   };
   view.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary || event.button) return;
     view.setPointerCapture(event.pointerId);
-    if (event.pointerType === "mouse") follow(event); // a finger may be about to scroll
+    if (event.pointerType === "mouse") follow(event); // a touch may become a scroll: wait for the click
   });
   view.addEventListener("pointermove", (event) => view.hasPointerCapture(event.pointerId) && follow(event));
   view.addEventListener("click", follow);
-  range.addEventListener("input", () => place(range.value));
+  range.addEventListener("input", () => moveTo(range.value));
 }
 
-// The buttons: data-left and data-right name the picture to show there, in their scene or in all.
+// The buttons: data-left and data-right name the picture to show on that side, in the button's scene or in all scenes.
+// A scene that lacks one of these pictures stays as it is.
 function show(scene, wanted) {
   const shown = (side) => scene.querySelector(`img.${side}`);
   const buttons = (side) => [...scene.querySelectorAll(`button[data-${side}]`)];
   if (!Object.values(wanted).every((name) => scene.querySelector(`[data-picture="${name}"]`))) return;
   const chosen = { left: shown("left").dataset.picture, right: shown("right").dataset.picture, ...wanted };
   if (chosen.left === chosen.right) {
-    const other = "left" in wanted ? "right" : "left"; // gives way: a picture beside itself compares nothing
+    // A picture beside itself compares nothing: the side that the button does not name gets another picture.
+    const other = "left" in wanted ? "right" : "left";
     chosen[other] = buttons(other).map((button) => button.dataset[other]).find((name) => name !== chosen[other]);
   }
   for (const side of ["left", "right"]) {

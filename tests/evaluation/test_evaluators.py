@@ -1,4 +1,4 @@
-"""Judges: distances by hand, and that each notices what it is for."""
+"""Evaluators: distances by hand, and each distance grows with the fault that it measures."""
 
 import math
 
@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from data.demosaic import Reference
-from data.sensor import Sensor
-from judges import Paired, Unpaired, kernel_distance, lab, sliced_distance
-from metrics import psnr
+from data.reference import Reference
+from data.sensor import SENSORS
+from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator, kernel_distance, lab, sliced_distance
+from evaluation.metrics import psnr
 from pretrained import backbones
-
-CPU = torch.device("cpu")
 
 
 def scenes(count: int, seed: int, side: int = 96) -> torch.Tensor:
@@ -23,10 +21,17 @@ def scenes(count: int, seed: int, side: int = 96) -> torch.Tensor:
     return image * torch.tensor([1.0, 0.9, 0.7]).view(1, 3, 1, 1)
 
 
+def mosaic(image: torch.Tensor) -> torch.Tensor:
+    """The mosaic (N, 1, H, W) of an image by an RGGB sensor."""
+    sites = image[:, 1:2].clone()
+    sites[..., 0::2, 0::2], sites[..., 1::2, 1::2] = image[:, 0:1, 0::2, 0::2], image[:, 2:3, 1::2, 1::2]
+    return 0.06 + 0.5 * sites
+
+
 # --- distances -------------------------------------------------------------------------------------------------------
 
 
-def test_the_kernel_distance_by_a_plain_loop():
+def test_the_kernel_distance_equals_a_plain_loop():
     x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0], [2.0, 1.0]])
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -57,58 +62,65 @@ def test_lab_of_known_colours():
     assert torch.allclose(lab(colours), expected, atol=0.05)
 
 
-# --- judges ----------------------------------------------------------------------------------------------------------
+# --- with ground truth -----------------------------------------------------------------------------------------------
 
 
-def test_paired_figures_of_each_file_and_their_mean():
-    judge, target = Paired({"psnr": psnr}), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+def test_paired_scores_of_each_file_and_their_mean():
+    evaluator, target = PairedEvaluator({"psnr": psnr}), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     outputs = torch.stack((torch.full((3, 8, 8), 1.0), torch.full((3, 8, 8), 0.1)))
-    rows, mean = judge.conclude(["a", "b"], judge.look(outputs, judge.context(None, target)))
+    values = evaluator.evaluate(outputs, evaluator.prepare(None, target))
+    rows, mean = evaluator.summarize(["a", "b"], values)
     assert rows["a"]["psnr"] == 0 and rows["b"]["psnr"] == pytest.approx(20 * math.log10(255 / 25))
     assert mean["psnr"] == pytest.approx(rows["b"]["psnr"] / 2)
 
 
+# --- without ground truth --------------------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
-def judge() -> Unpaired:
+def evaluator() -> UnpairedEvaluator:
     vit = backbones.vit("random", "vit_tiny_patch16_224")
+    reference = Reference(SENSORS["fujifilm"])
     with torch.inference_mode():
-        judge = Unpaired(backbones.alexnet("random"), vit, Reference(Sensor()), scenes(24, seed=1))
-        judge.calibrate([mosaic(scenes(12, seed=2))])
-    return judge
-
-
-def mosaic(image: torch.Tensor) -> torch.Tensor:
-    """What an RGGB sensor sees of it, (N, 1, H, W)."""
-    sites = image[:, 1:2].clone()
-    sites[..., 0::2, 0::2], sites[..., 1::2, 1::2] = image[:, 0:1, 0::2, 0::2], image[:, 2:3, 1::2, 1::2]
-    return 0.06 + 0.5 * sites
+        evaluator = UnpairedEvaluator(backbones.alexnet("random"), vit, reference, scenes(24, seed=1))
+        evaluator.calibrate([mosaic(scenes(12, seed=2))])
+    return evaluator
 
 
 @torch.inference_mode()
-def conclude(judge: Unpaired, outputs: torch.Tensor) -> dict[str, float]:
-    raw = mosaic(scenes(12, seed=2))
-    rows, mean = judge.conclude(list("abcdefghijkl"), judge.look(outputs, judge.context(raw, None)))
-    assert tuple(mean) == Unpaired.columns and all(math.isfinite(value) for value in mean.values())
+def means(evaluator: UnpairedEvaluator, outputs: torch.Tensor) -> dict[str, float]:
+    """The scores of a set of outputs for the mosaics of scenes(12, seed=2)."""
+    prepared = evaluator.prepare(mosaic(scenes(12, seed=2)), None)
+    rows, mean = evaluator.summarize(list("abcdefghijkl"), evaluator.evaluate(outputs, prepared))
+    assert tuple(mean) == UnpairedEvaluator.columns and all(math.isfinite(value) for value in mean.values())
     assert sum(row["content"] for row in rows.values()) / 12 == pytest.approx(mean["content"], abs=1e-6)
     return mean
 
 
-def test_the_unpaired_judge_prefers_the_right_colours_detail_and_scene(judge):
+def test_unpaired_scores_prefer_the_right_colours_detail_and_scene(evaluator):
     right = scenes(12, seed=2)
-    good = conclude(judge, right)
-    green = conclude(judge, right * torch.tensor([0.3, 1.0, 0.3]).view(1, 3, 1, 1))
-    blurred = conclude(judge, F.avg_pool2d(right, 9, 1, 4))
-    other = conclude(judge, scenes(12, seed=3))
+    good = means(evaluator, right)
+    green = means(evaluator, right * torch.tensor([0.3, 1.0, 0.3]).view(1, 3, 1, 1))
+    blurred = means(evaluator, F.avg_pool2d(right, 9, 1, 4))
+    other = means(evaluator, scenes(12, seed=3))
     assert green["color"] > 2 * good["color"] and green["unpaired"] > good["unpaired"]
     assert blurred["texture"] > good["texture"] and blurred["unpaired"] > good["unpaired"]
     assert other["content"] > good["content"]
 
 
-def test_a_look_is_the_same_in_any_batch(judge):
+def test_unpaired_values_do_not_depend_on_the_batch(evaluator):
     images = scenes(4, seed=5)
     with torch.inference_mode():
-        context = judge.context(mosaic(images), None)
-        whole = judge.look(images, context)
-        parts = [judge.look(images[i : i + 1], context[i : i + 1]) for i in range(4)]
+        prepared = evaluator.prepare(mosaic(images), None)
+        whole = evaluator.evaluate(images, prepared)
+        parts = [evaluator.evaluate(images[i : i + 1], prepared[i : i + 1]) for i in range(4)]
     for key, value in whole.items():
         assert torch.allclose(value, torch.cat([part[key] for part in parts]), atol=1e-5)
+
+
+def test_the_texts_in_stored_score_tables_are_unchanged():
+    """A table with another text or other columns counts as stale."""
+    assert UnpairedEvaluator.columns == ("unpaired", "texture", "semantics", "color", "content")
+    assert UnpairedEvaluator.summary == (
+        "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
+    )

@@ -1,0 +1,171 @@
+"""Evaluators score a model's outputs: `PairedEvaluator` with ground truth, `UnpairedEvaluator` without.
+
+Both work in three steps: `prepare` once for each batch of mosaics, `evaluate` for each model's outputs of the batch,
+and `summarize` for all values that `evaluate` returned for one model, concatenated over the batches.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluation.metrics import Function, Measure, to_8_bit
+from losses.content import luminance3
+
+Scores = dict[str, float]  # column -> value
+
+COLOR_PIXELS = 512  # of each image, evenly spaced, for the distribution of colours
+LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")  # of AlexNet
+DIRECTIONS = 64  # of the sliced Wasserstein distance
+
+
+class PairedEvaluator:
+    """Full-reference measures of each image, and their means over the images."""
+
+    def __init__(self, functions: dict[str, Function]):
+        self.functions = functions  # by column, as `protocols.build` returns them
+
+    def prepare(self, mosaic: Tensor, target: Tensor) -> Tensor:
+        """What all models' outputs for these mosaics are compared with: their targets (N, 3, H, W), uint8."""
+        return target
+
+    def evaluate(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
+        """Outputs (N, 3, H, W), in [0, 1] or uint8 -> {column: scores (N,)}."""
+        images = to_8_bit(outputs)
+        return {column: function(images, prepared) for column, function in self.functions.items()}
+
+    def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict[str, Scores], Scores]:
+        """Scores of the images `names`, {column: (N,)} -> (file name -> column -> score, column -> mean)."""
+        rows = {name: {column: float(scores[i]) for column, scores in values.items()} for i, name in enumerate(names)}
+        return rows, {column: float(scores.mean()) for column, scores in values.items()}
+
+
+class UnpairedEvaluator:
+    """How far a set of outputs is from photographs of other scenes, and each output from its own mosaic's content.
+
+    - texture: KID (Binkowski et al. 2018: unbiased, cubic kernel) of the channel means and deviations in AlexNet
+    - semantics: KID of the ViT's mean token
+    - color: sliced Wasserstein distance between the colours in CIE Lab
+    - content: 1 - cosine similarity between AlexNet's relu5 of the luminance of the output and of the demosaiced
+      reference
+
+    For KID, features are standardised by mean and deviation over the photographs. `unpaired`, which ranks checkpoints,
+    is texture + semantics + color, each divided by the score of the demosaiced references, plus twice the content.
+    docs/results.md shows how well it ranks.
+    """
+
+    columns = ("unpaired", "texture", "semantics", "color", "content")
+    measure = Measure("unpaired distance", "", False, 4, None)  # of `unpaired`, the first column
+    # Score tables store this text and count as scored only with the same text; hence the class's former name.
+    summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
+
+    def __init__(
+        self, alexnet: nn.Module, vit: nn.Module, reference: Callable[[Tensor], Tensor], photographs: Iterable[Tensor]
+    ):
+        """`photographs` are images (3, H, W) in [0, 1] of any sizes.
+
+        `reference` renders mosaics (N, 1, H, W) as demosaiced references (N, 3, H, W) in [0, 1].
+        """
+        self.alexnet, self.vit, self.reference = alexnet, vit, reference
+        generator = torch.Generator().manual_seed(0)
+        self.directions = F.normalize(torch.randn(DIRECTIONS, 3, generator=generator), dim=1)
+        target = _concatenate([self._features(photo[None]) for photo in photographs])
+        self.moments = {key: (target[key].mean(0), target[key].std(0) + 1e-6) for key in ("texture", "semantics")}
+        self.target = self._standardise(target)
+        self.unit = None  # the distances of the demosaiced references, once `calibrate` has measured them
+
+    def calibrate(self, mosaics: Iterable[Tensor]) -> None:
+        """Measure the distances of the demosaiced references, the unit of `unpaired`.
+
+        Call it once, before `summarize`, with the batches (N, 1, H, W) of all mosaics that are to be evaluated.
+        """
+        values = [self.evaluate(self.reference(mosaic), self.prepare(mosaic, None)) for mosaic in mosaics]
+        self.unit = self._distances(_concatenate(values))
+
+    def prepare(self, mosaic: Tensor, target: Tensor | None) -> Tensor:
+        """What all models' outputs for these mosaics are compared with: the content of the demosaiced references.
+
+        (N, 1, H, W) -> (N, D). `target` is not used.
+        """
+        return self._content(self.reference(mosaic))
+
+    def evaluate(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
+        """Outputs (N, 3, H, W), in [0, 1] or uint8 -> features and content, (N, ...) each, on the CPU."""
+        image = to_8_bit(outputs).float() / 255
+        content = 1 - F.cosine_similarity(self._content(image), prepared)
+        return self._features(image) | {"content": content.cpu()}
+
+    def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict[str, Scores], Scores]:
+        """Values of the images `names` -> (file name -> its content, column -> value of the whole set)."""
+        distances = self._distances(values)
+        rows = {name: {"content": float(value)} for name, value in zip(names, values["content"], strict=True)}
+        return rows, {"unpaired": self.combine(distances)} | distances
+
+    def combine(self, distances: Scores) -> float:
+        """The value of the column `unpaired`, from those of the other columns."""
+        relative = sum(distances[key] / self.unit[key] for key in ("texture", "semantics", "color"))
+        return relative + 2 * distances["content"]
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) in [0, 1] -> texture (N, D), semantics (N, D) and color (N, P, 3)."""
+        layers = self.alexnet(image, LAYERS).values()
+        texture = [f(layer, (2, 3)) for layer in layers for f in (torch.mean, partial(torch.std, correction=0))]
+        pixels = image.flatten(2)
+        chosen = torch.linspace(0, pixels.shape[2] - 1, COLOR_PIXELS).long()
+        return {
+            "texture": torch.cat(texture, dim=1).cpu(),
+            "semantics": self.vit(image).mean(1).cpu(),
+            "color": lab(pixels[..., chosen.to(image.device)]).transpose(1, 2).cpu(),
+        }
+
+    def _content(self, image: Tensor) -> Tensor:
+        return self.alexnet(luminance3(image), LAYERS[-1:])[LAYERS[-1]].flatten(1)
+
+    def _standardise(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return values | {key: (values[key] - mean) / std for key, (mean, std) in self.moments.items()}
+
+    def _distances(self, values: dict[str, Tensor]) -> Scores:
+        """What `evaluate` returned for a set of images -> the set's distance from the photographs, and its content."""
+        values = self._standardise(values)
+        colours, target_colours = values["color"].flatten(0, 1), self.target["color"].flatten(0, 1)
+        return {
+            "texture": kernel_distance(values["texture"], self.target["texture"]),
+            "semantics": kernel_distance(values["semantics"], self.target["semantics"]),
+            "color": sliced_distance(colours, target_colours, self.directions),
+            "content": float(values["content"].mean()),
+        }
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """KID: the unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x.y / D + 1)^3.
+
+    About 0 for samples of one distribution. Source: Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs,
+    ICLR 2018.
+    """
+    x, y = x.double(), y.double()
+    within = [((a @ a.T / a.shape[1] + 1) ** 3).fill_diagonal_(0).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
+    return float(sum(within) - 2 * ((x @ y.T / x.shape[1] + 1) ** 3).mean())
+
+
+def sliced_distance(x: Tensor, y: Tensor, directions: Tensor, quantiles: int = 200) -> float:
+    """Sliced Wasserstein-1 distance of points (N, C) and (M, C) along unit vectors `directions` (K, C).
+
+    Along each direction, the sorted projections are compared at `quantiles` evenly spaced quantiles.
+    """
+    levels = (torch.arange(quantiles) + 0.5) / quantiles
+    projections = [(points @ directions.T).sort(0).values for points in (x, y)]
+    first, second = (projected[(levels * len(projected)).long()] for projected in projections)
+    return float((first - second).abs().mean())
+
+
+def lab(rgb: Tensor) -> Tensor:
+    """sRGB (N, 3, P) in [0, 1] -> CIE Lab (D65), by scikit-image."""
+    from skimage.color import rgb2lab
+
+    return torch.from_numpy(rgb2lab(rgb.cpu().numpy(), channel_axis=1)).to(rgb)
+
+
+def _concatenate(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}

@@ -1,0 +1,133 @@
+"""Protocols: which measures a table of scores has, and which implementation computes each of them.
+
+To add a protocol, write a row in `PROTOCOLS`. To add a measure to the protocols, see `evaluation.metrics`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+from evaluation.metrics import (
+    MEASURES,
+    MS_SSIM_MINIMUM,
+    SSIM_MINIMUM,
+    Function,
+    broadcast_pair,
+    require_side,
+    to_8_bit,
+)
+
+NETWORK_MINIMUM = 32  # pixels of the shorter side that AlexNet's last layers need; VGG-16 (DISTS) needs no more
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to score images, as papers name it."""
+
+    # One line. Score tables store it and count as scored only with the same text: a change makes them stale.
+    summary: str
+    measures: tuple[str, ...]  # its usual columns, names in MEASURES
+    functions: dict[str, Function] | None = None  # by column, instead of the functions in MEASURES; None: those
+
+
+def choose(protocol: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of a table: `names` without repetition, or the protocol's usual ones if there are none.
+
+    Raises `UserError` for an unknown protocol, and for a measure that the protocol does not have.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol '{protocol}'; known are: {', '.join(PROTOCOLS)}")
+    own = PROTOCOLS[protocol].functions
+    known = [name for name, measure in MEASURES.items() if own is None or name in own or measure.function is None]
+    for name in names:
+        if name not in known:
+            raise UserError(f"protocol '{protocol}' has no measure '{name}'; known are: {', '.join(known)}")
+    return tuple(dict.fromkeys(names)) or PROTOCOLS[protocol].measures
+
+
+def needs_network(protocol: str, name: str) -> bool:
+    """Whether a pretrained network computes this column, one of those that `choose` returns."""
+    return MEASURES[name].function is None and name not in (PROTOCOLS[protocol].functions or {})
+
+
+def build(protocol: str, names: Sequence[str], network: Callable[[str], nn.Module]) -> dict[str, Function]:
+    """The function of each column that `choose` returns: images and targets (..., 3, H, W) -> scores (...).
+
+    `network(name)` is called once for each column with `needs_network`. It returns a module on the images' device that
+    takes two float tensors (N, 3, H, W) in [0, 1] and returns (N,).
+    """
+    columns = choose(protocol, names)
+    own = PROTOCOLS[protocol].functions
+    functions = {name: measure.function for name, measure in MEASURES.items()} if own is None else own
+    return {
+        name: _of_network(network(name), MEASURES[name].label) if needs_network(protocol, name) else functions[name]
+        for name in columns
+    }
+
+
+# --- measures of networks and of pyiqa ------------------------------------------------------------------------------
+
+
+def _of_8_bits(measure: Function) -> Function:
+    """Extend a measure of two float batches (N, 3, H, W) in [0, 1] to images (..., 3, H, W), converted to 8 bits."""
+
+    @torch.no_grad()
+    def extended(image: Tensor, target: Tensor) -> Tensor:
+        pair = broadcast_pair(image, target)
+        batches = (to_8_bit(x).reshape(-1, *x.shape[-3:]) / 255 for x in pair)
+        return measure(*batches).double().reshape(pair[0].shape[:-3])
+
+    return extended
+
+
+def _of_network(network: nn.Module, label: str) -> Function:
+    """The measure that `network` computes, with a check of the images' size."""
+    measure = _of_8_bits(network)
+
+    def checked(image: Tensor, target: Tensor) -> Tensor:
+        require_side(image, NETWORK_MINIMUM, label)
+        return measure(image, target)
+
+    return checked
+
+
+def _pyiqa(name: str, smallest: int, image: Tensor, target: Tensor) -> Tensor:
+    """pyiqa's measure `name` with its default settings: (..., 3, H, W) twice -> (...)."""
+    require_side(image, smallest, MEASURES[name].label)
+    return _of_8_bits(_pyiqa_module(name))(image, target)
+
+
+@cache
+def _pyiqa_module(name: str) -> nn.Module:
+    import pyiqa  # takes seconds
+
+    return pyiqa.create_metric(name, device="cpu").net  # has no parameters, so it computes on the images' device
+
+
+PROTOCOLS = {
+    "paper": Protocol(
+        "the paper's tables: 8 bits, truncated; PSNR on RGB; SSIM and MS-SSIM as tf.image on RGB; LPIPS v0.1 with "
+        "AlexNet on [-1, 1]; of each image, then the mean",
+        ("psnr", "ssim", "ms_ssim", "lpips"),
+    ),
+    # The challenge's own script is not public: bits, PSNR and SSIM are those of protocol paper.
+    "ntire26": Protocol(
+        "the measures of the NTIRE 2026 challenge, not its own script: 8 bits, truncated, PSNR and SSIM as in protocol "
+        "paper; CIEDE2000 of sRGB (D65); of each image, then the mean",
+        ("psnr", "ssim", "delta_e"),
+    ),
+    "pyiqa": Protocol(
+        "pyiqa's defaults: 8 bits, truncated; PSNR on RGB; SSIM and MS-SSIM on rounded Y; LPIPS v0.1 and LPIPS+ with "
+        "AlexNet; of each image, then the mean",
+        ("psnr", "ssim", "ms_ssim", "lpips", "lpips_plus"),
+        {
+            "psnr": partial(_pyiqa, "psnr", 1),
+            "ssim": partial(_pyiqa, "ssim", SSIM_MINIMUM),
+            "ms_ssim": partial(_pyiqa, "ms_ssim", MS_SSIM_MINIMUM),
+        },
+    ),
+}

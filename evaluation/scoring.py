@@ -1,0 +1,154 @@
+"""Score many checkpoints on the same files, without doing anything twice."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from data.sensor import Sensor, prepare
+from errors import UserError
+from evaluation.tables import ScoreTables
+from models import ModelSpec
+
+
+class Generator(Protocol):
+    """What scoring needs of an opened checkpoint: `tasks.model.Model`."""
+
+    name: str
+    spec: ModelSpec
+    generator: nn.Module
+    sensor: Sensor
+
+    def levels_for(self, data: Sensor) -> Sensor: ...
+
+
+class Evaluator(Protocol):
+    """What scoring needs of an evaluator: `evaluation.evaluators`."""
+
+    def evaluate(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]: ...
+
+    def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict, dict]: ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """The files that all checkpoints are scored on, on the device."""
+
+    sensor: Sensor  # of the mosaics
+    files: list[
+        tuple[list[str], Tensor, Tensor]
+    ]  # batches: names, mosaics (N, 1, H, W), what outputs are compared with
+    evaluator: Evaluator
+    notes: dict[str, str] = field(default_factory=dict)  # lines for the header of each score table
+
+
+class Scorer:
+    """Scores checkpoints on files that are read once, when the first checkpoint needs them.
+
+    A GPU runs many models as one, `at_once`; 0 chooses. A CPU is faster with one model in each thread and few pixels
+    at a time, which stay in its cache (benchmarks/scoring.py).
+    """
+
+    def __init__(
+        self,
+        tables: ScoreTables,
+        load: Callable[[int], Material],  # with at most so many pixels a batch
+        open_model: Callable[[str, torch.device], Generator],
+        device: torch.device,
+        at_once: int = 0,
+    ):
+        if at_once < 0:
+            raise UserError(f"--at-once must not be negative, but is {at_once}")
+        self.tables, self.load, self.open_model, self.device = tables, load, open_model, device
+        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self.stack = at_once or (32 if device.type == "cuda" else 1)  # models run as one
+        self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
+        self.group = max(self.stack, 8 * self.threads)  # checkpoints claimed together
+        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
+        self.material: Material | None = None
+        self.inputs: dict[tuple[Sensor, str], list[Tensor]] = {}
+
+    def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
+        """Write the missing tables of `wanted`. Returns the checkpoints that cannot be scored, each with the reason.
+
+        Checkpoints that another process is scoring are left to it and waited for at the end.
+        """
+        failed, left, done = {}, [], 0
+        for start in range(0, len(wanted), self.group):
+            group = wanted[start : start + self.group]
+            with self.tables.claim(group) as claimed:
+                failed |= self._score_claimed(claimed)
+            left += [path for path in group if path not in claimed]
+            progress(done := done + len(claimed))
+        for path in left:
+            with self.tables.claim([path], wait=True):
+                failed |= self._score_claimed([path])
+            progress(done := done + 1)
+        return failed
+
+    def _score_claimed(self, claimed: Sequence[Path]) -> dict[Path, str]:
+        models, headers, failed = {}, {}, {}
+        for path in claimed:
+            try:
+                if not self.tables.is_complete(path):
+                    headers[path] = self.tables.header(path)
+                    models[path] = self.open_model(str(path), self.device)
+            except UserError as error:
+                failed[path] = str(error)
+        for kind in {(model.name, model.sensor) for model in models.values()}:
+            group = {path: model for path, model in models.items() if (model.name, model.sensor) == kind}
+            for path, (rows, mean) in zip(group, self.evaluate(list(group.values())), strict=True):
+                if self.tables.header(path) == headers[path]:
+                    self.tables.write(path, rows, mean, **self.material.notes)
+                else:
+                    failed[path] = f"{path} changed while it was being scored: score it again"
+        return failed
+
+    def evaluate(self, models: Sequence[Generator]) -> list[tuple[dict, dict]]:
+        """(scores of each file, means) of each model. All models share one architecture and one sensor."""
+        with torch.inference_mode():
+            self.material = self.material or self.load(self.pixels)
+            inputs = self._inputs_of(models[0])
+        stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
+        if self.threads == 1:
+            return [result for stack in stacks for result in self._evaluate_stack(stack, inputs)]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # one model in each thread: its operations are too small to be divided
+        try:
+            with ThreadPoolExecutor(self.threads) as pool:
+                results = pool.map(lambda stack: self._evaluate_stack(stack, inputs), stacks)
+                return [result for some in results for result in some]
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def _evaluate_stack(self, models: Sequence[Generator], inputs: list[Tensor]) -> list[tuple[dict, dict]]:
+        generators = [model.generator.to(memory_format=self.layout) for model in models]
+        evaluator, names, values = self.material.evaluator, [], [[] for _ in models]
+        for (batch_names, _, prepared), batch in zip(self.material.files, inputs, strict=True):
+            for model_values, images in zip(values, render(generators, batch), strict=True):
+                model_values.append(evaluator.evaluate(images, prepared))
+            names += batch_names
+        joined = [{key: torch.cat([batch[key] for batch in some]).cpu() for key in some[0]} for some in values]
+        return [evaluator.summarize(names, some) for some in joined]
+
+    def _inputs_of(self, model: Generator) -> list[Tensor]:
+        """The inputs of this model, which are kept for others of its kind."""
+        kind = model.levels_for(self.material.sensor), model.spec.input_format
+        if kind not in self.inputs:
+            inputs = (prepare(mosaic, *kind) for _, mosaic, _ in self.material.files)
+            self.inputs = {kind: [batch.contiguous(memory_format=self.layout) for batch in inputs]}
+        return self.inputs[kind]
+
+
+def render(generators: Sequence[nn.Module], inputs: Tensor) -> Tensor:
+    """Outputs (M, N, 3, H, W) of M generators of one architecture for the same inputs (N, C, h, w), run as one."""
+    if len(generators) == 1:
+        return generators[0](inputs)[None]
+    weights, buffers = stack_module_state(list(generators))
+    return vmap(lambda *state: functional_call(generators[0], state, (inputs,)))(weights, buffers)

@@ -1,19 +1,19 @@
-"""Every value that a run can vary, the paper's settings as presets, and how the command line changes them.
+"""The settings of a run: every value that can vary, the paper's settings as presets, and the config.json of a run.
 
-Only the scripts at the root read a `Config`; what they build gets plain values.
+Only the commands at the root and `tasks/` read a `Config`; all other packages receive plain values or built objects.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import tyro
-
+from data.sensor import SENSORS, Cfa
 from errors import UserError
+
+_FUJIFILM = SENSORS["fujifilm"]
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -31,95 +31,95 @@ def _finite(values: dict[str, Any], prefix: str = "") -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """What to train on, and the sensor that took it."""
+    """The dataset, the camera that took its mosaics, and how training patches are drawn from it."""
 
-    layout: Literal["zrr", "fujifilm", "ntire26", "folders"] = "fujifilm"
-    """How files lie (section 4.1); "folders" is a folder of mosaics and one of photographs."""
+    layout: str = "fujifilm"
+    """Arrangement of the files: zrr, fujifilm, ntire26 (section 4.1); folders: one of mosaics, one of photographs."""
     root: str = ""
-    """The dataset's folder, which holds train/ (all layouts but "folders")."""
+    """The dataset's folder, which contains train/ (all layouts but "folders")."""
     raw: str = ""
     """Layout "folders": the folder of RAW mosaics."""
     photos: str = ""
     """Layout "folders": the folder of photographs."""
     pairs: Literal["auto", "yes", "no"] = "auto"
-    """Do equal names mean one scene? auto: yes, and for "folders" and "ntire26" only where all names are equal."""
+    """Do files of one name show one scene? auto: the layout decides ("folders", "ntire26": if all names match)."""
     demo: bool = False
-    """Make the demo dataset at `root` first, if it is not there, from photographs inside scikit-image."""
+    """If there is nothing at `root`, make the demo dataset there from the photographs inside scikit-image."""
     raw_height: int = 0
     """Height of headless .raw files (16-bit little-endian), pixels."""
     raw_width: int = 0
     """Width of headless .raw files, pixels."""
-    cfa: Literal["rggb", "bggr", "grbg", "gbrg"] = "rggb"
-    """Colours of the sensor's first two rows of two."""
-    black_level: tuple[float, float, float, float] = (58.0, 60.0, 61.0, 62.0)
-    """Black of R, Gr, Gb, B in digital numbers (released code; RMFA-Net: 63 each)."""
-    white_level: float = 1023.0
-    """White in digital numbers: 1023 for 10 bits."""
-    demosaic: Literal["menon2007", "bilinear"] = "menon2007"
-    """The content reference's demosaicing (Table 3): Menon 2007 or OpenCV's bilinear."""
+    cfa: Cfa = _FUJIFILM.cfa
+    """The mosaic's colour order: top left 2x2 pixels, row by row."""
+    black_level: tuple[float, float, float, float] = _FUJIFILM.black_level
+    """Black level of R, Gr, Gb, B, in digital numbers (released code; its RMFA-Net takes 63 for each)."""
+    white_level: float = _FUJIFILM.white_level
+    """White level in digital numbers: 1023 for 10 bits."""
+    demosaic: str = "menon2007"
+    """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
     val_count: int = 1024
-    """Pairs drawn from train/ for validation, where there is no val/ (section 4.1)."""
+    """Number of validation pairs to draw from train/ if the dataset has no val/ (section 4.1)."""
     test_count: int = 1024
-    """Pairs drawn from train/ for the test, where there is no test/ (section 4.1)."""
+    """Number of test pairs to draw from train/ if the dataset has no test/ (section 4.1)."""
     exclude: str = ""
-    """A text file with names (one a line) to leave out of train/, such as misaligned pairs (section 4.1: 17.6 %)."""
+    """A text file of names, one a line, to leave out of train/, such as misaligned pairs (section 4.1: 17.6 %)."""
     unpaired: Literal["shuffled", "disjoint"] = "shuffled"
-    """Mode "unpaired": every scene on both sides, never together (as released), or no scene on both sides."""
+    """How mode "unpaired" separates pairs: photographs permuted (released code), or half the scenes for each side."""
     patch: int = 256
-    """Side of the training patches, pixels (even)."""
+    """Side of the training patches, in pixels (even)."""
     batch: int = 32
-    """Patches a step (section 4.3)."""
+    """Patches per step, over all processes (section 4.3)."""
     flips: bool = False
-    """Random mirroring that keeps the CFA order. The paper has none."""
+    """Mirror patches at random, keeping the CFA order. The paper does not."""
     workers: int = 4
-    """Processes that read patches; 0 reads in the training process."""
+    """Processes that read patches; 0: the training process reads them itself."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
-    """Keep the decoded files in memory or in one file on disk; auto: where half of what is free suffices."""
+    """Where decoded files are kept; auto: memory, else disk, if they fit into half of the free space, else nowhere."""
     cache_dir: str = ""
-    """The folder of a cache on disk, found again by the next run; empty: RUNS/.cache."""
+    """Folder of the cache on disk, which later runs use again; empty: RUNS/.cache."""
 
     def __post_init__(self):
         _require(self.patch >= 32 and self.patch % 2 == 0, f"data.patch must be even and at least 32, not {self.patch}")
         _require(self.batch >= 1, f"data.batch must be at least 1, not {self.batch}")
         _require(min(self.val_count, self.test_count) >= 0, "data.val_count and data.test_count must not be negative")
-        _require(self.white_level >= 255, f"data.white_level is {self.white_level:g}; it is the largest digital number")
+        _require(self.white_level >= 255, f"data.white_level is {self.white_level:g}; give the largest digital number")
         _require(self.workers >= 0, f"data.workers must not be negative, but is {self.workers}")
         _require(min(self.raw_height, self.raw_width) >= 0, "data.raw_height and data.raw_width must not be negative")
 
 
 @dataclass(frozen=True)
 class Backbones:
-    """The frozen networks behind the losses, and where their weights come from."""
+    """The frozen networks whose features the losses and critics compare, and where their weights come from."""
 
     weights: Literal["pretrained", "random", "auto"] = "pretrained"
     """pretrained: file, cache or download; random: seeded; auto: pretrained if on this machine, otherwise random."""
     vgg_file: str = ""
-    """VGG-19: MatConvNet's imagenet-vgg-verydeep-19.mat or a torchvision state dict; empty: torchvision's."""
+    """VGG-19: MatConvNet's imagenet-vgg-verydeep-19.mat or a torchvision state dict; empty: torchvision's weights."""
     alexnet_file: str = ""
-    """AlexNet: a torchvision state dict; empty: torchvision's."""
+    """AlexNet: a torchvision state dict; empty: torchvision's weights."""
     vit: str = "vit_base_patch16_224.orig_in21k_ft_in1k"
-    """The colour critic's ViT, by timm's name (section 3.4: google/vit-base-patch16-224)."""
+    """The colour critic's ViT, by its name in timm (section 3.4: google/vit-base-patch16-224)."""
     vit_file: str = ""
-    """Its weights as a local file; empty: timm's from the cache or the network."""
+    """The ViT's weights as a local file; empty: timm's weights, from the cache or the network."""
 
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Pretraining on demosaicing: Eq. 12."""
+    """Pretraining on demosaicing (Eq. 12). A weight is the norm of the term's gradient at the generator; 0: no term."""
 
     steps: int = 20_000
     """Steps of pretraining; 0 skips it."""
     lr: float = 5e-4
     """Adam's learning rate."""
     content: float = 1.0
-    """Weight of the content loss on RGB: its gradient's norm at the generator."""
+    """Weight of the content loss on RGB."""
     mse: float = 1.0
     """Weight of the mean squared error."""
     tv: float = 1.0
     """Weight of the total variation."""
 
     def __post_init__(self):
-        _require(self.steps >= 0 and self.lr > 0, "pretrain.steps must not be negative, and pretrain.lr be positive")
+        _require(self.steps >= 0 and self.lr > 0, "pretrain.steps must not be negative, pretrain.lr must be positive")
         weights = (self.content, self.mse, self.tv)
         _require(min(weights) >= 0, "the weights of pretrain must not be negative")
         _require(
@@ -129,54 +129,54 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class Train:
-    """Training proper: Eq. 10 or 11. A term's weight is its gradient's norm at the generator; 0 takes it out."""
+    """Training (Eq. 10 or 11). A weight is the norm of the term's gradient at the generator; 0 removes the term."""
 
-    mode: Literal["unpaired", "paired", "paired_gan"] = "unpaired"
-    """unpaired: Eq. 11; paired: Eq. 10 without adversarial losses; paired_gan: Eq. 10."""
+    mode: str = "unpaired"
+    """unpaired: Eq. 11; paired: Eq. 10 without adversarial losses; paired_gan: Eq. 10 (tasks/isp.py has the table)."""
     steps: int = 30_000
-    """Steps of training. Released models come from steps 27,220 to 195,100."""
+    """Steps of training. The released models come from steps 27,220 to 195,100."""
     lr: float = 5e-4
     """The generator's learning rate (section 4.3)."""
     critic_lr: float = 1e-5
     """The discriminators' learning rate (section 4.3)."""
     critic_every: int = 10
-    """The discriminators learn every so many steps (section 4.3)."""
+    """Steps from one update of the discriminators to the next (section 4.3)."""
     beta1: float = 0.5
-    """Adam's first momentum (Table 3)."""
+    """Adam's decay of the gradient's average (Table 3)."""
     beta2: float = 0.9
-    """Adam's second momentum (released code)."""
+    """Adam's decay of the squared gradient's average (released code)."""
     gamma: float = 10.0
     """Weight of the gradient penalties R1 and R2: gamma / 2 each (Eqs. 5, 6)."""
     clip_norm: float = 1.0
     """The norm to which each discriminator's gradient is clipped (released code)."""
     ema: float = 0.0
-    """Decay of the average of the generator that is validated and saved; 0: no average, as in the paper."""
+    """Decay of the moving average of the generator's weights, which is then validated and saved; 0: none (paper)."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rates: constant, as in the paper, or falling to 1 % along a half cosine."""
+    """Learning rates: constant (paper), or falling to 1 % along half a cosine."""
     color_critic: Literal["vit", "image"] = "vit"
-    """The colour critic sees ViT tokens, or the blurred image through convolutions (section 4.2)."""
+    """Input of the colour critic: ViT tokens, or the blurred image (ablation of section 4.2)."""
     texture_critics: Literal["alexnet", "image"] = "alexnet"
-    """The texture critics see AlexNet features (lin0, lin3), or one sees the grey image (section 4.2)."""
+    """Input of the texture critics: AlexNet features (lin0, lin3), or the grey image for one critic (section 4.2)."""
     blur_color: bool = False
-    """Blur what the ViT sees, as section 4.2 mentions and section 3.4 does not."""
+    """Blur the ViT's input, as section 4.2 mentions and section 3.4 does not."""
     content: float = 1.0
     """Weight of the content loss (section 3.1)."""
     tv: float = 1.0
     """Weight of the total variation (section 3.6)."""
     color: float = 1.0
-    """Weight of the blurred colour loss, paired modes (section 3.2)."""
+    """Weight of the blurred colour loss; paired modes (section 3.2)."""
     lpips: float = 1.0
-    """Weight of LPIPS+, paired modes (section 3.3)."""
+    """Weight of LPIPS+; paired modes (section 3.3)."""
     dists: float = 1.0
-    """Weight of DISTS, paired modes (section 3.3)."""
+    """Weight of DISTS; paired modes (section 3.3)."""
     mse: float = 0.0
-    """Weight of the mean squared error, paired modes. Not in Eq. 10; alone it is the upper bound in PSNR."""
+    """Weight of the mean squared error; paired modes. Not in Eq. 10; alone it gives the highest PSNR."""
     adv_color: float = 1.0
-    """Weight of the adversarial colour loss, mode unpaired (section 3.4)."""
+    """Weight of the adversarial colour loss; mode unpaired (section 3.4)."""
     adv_lin0: float = 1.0
-    """Weight of the adversarial texture loss on lin0, or on the grey image (section 3.5)."""
+    """Weight of the adversarial texture loss on lin0, or on the grey image; unpaired, paired_gan (section 3.5)."""
     adv_lin3: float = 1.0
-    """Weight of the adversarial texture loss on lin3 (section 3.5)."""
+    """Weight of the adversarial texture loss on lin3; unpaired, paired_gan (section 3.5)."""
 
     def __post_init__(self):
         weights = [self.content, self.tv, self.color, self.lpips, self.dists, self.mse]
@@ -187,33 +187,35 @@ class Train:
         _require(self.critic_every >= 1, f"train.critic_every must be at least 1, not {self.critic_every}")
         _require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "train.beta1 and train.beta2 must lie in [0, 1)")
         _require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), not {self.ema}")
-        _require(self.gamma >= 0 and self.clip_norm > 0, "train.gamma must not be negative, and clip_norm be positive")
+        _require(
+            self.gamma >= 0 and self.clip_norm > 0, "train.gamma must not be negative, train.clip_norm must be positive"
+        )
 
 
 @dataclass(frozen=True)
 class Compute:
-    """How the arithmetic is done: what is computed stays the same, but for rounding."""
+    """Speed against rounding: the same computation in other precisions, or compiled."""
 
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """tf32: a GPU's matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
+    """tf32: GPU matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
     compile: bool = False
-    """Compile the frozen networks with torch.compile; how long that took is said at the end of each stage."""
+    """Compile the frozen networks with torch.compile; the end of each stage reports how long that took."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a run writes, and how often, in steps."""
+    """How often a run writes what, in steps."""
 
     every: int = 10
-    """A line of statistics in log.jsonl and TensorBoard."""
+    """Steps between lines of statistics in log.jsonl and TensorBoard."""
     val_every: int = 500
-    """Validation PSNR and a sample grid."""
+    """Steps between validations, each with its PSNR and a grid of sample images."""
     save_every: int = 10
-    """A small checkpoint of the generator in checkpoints/ (the paper: 10)."""
+    """Steps between checkpoints of the generator in checkpoints/ (paper: 10)."""
     state_every: int = 500
-    """The full state, last.pt, from which --resume goes on."""
+    """Steps between saves of the full training state, last.pt, from which --resume continues."""
     samples: int = 4
-    """Scenes in a sample grid."""
+    """Scenes in a grid of sample images."""
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -225,19 +227,19 @@ class Config:
     """A training run."""
 
     run: str = "demo"
-    """The run's name: everything goes to RUNS/NAME."""
+    """The run's name: everything is written to RUNS/NAME."""
     runs: str = "runs"
     """The folder of all runs."""
     model: str = ""
-    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large (section 4.2); empty: that of `init`, or efficient."""
+    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large (section 4.2); empty: the model of `init`, or efficient."""
     init: str = ""
-    """A generator to start from instead of a fresh one: a checkpoint of ours, or a released file or its name."""
+    """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name."""
     seed: int = 0
-    """Seed of everything random."""
+    """Seed of all random numbers."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, ...; auto is cuda where there is one."""
+    """cpu, cuda, cuda:1, ...; auto: cuda if available."""
     as_released: bool = False
-    """Follow the released code where the paper's text differs; docs/fidelity.md lists what that is."""
+    """Follow the released code where it differs from the paper's text; docs/fidelity.md lists the differences."""
     data: Data = field(default_factory=Data)
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
@@ -258,7 +260,7 @@ PRESETS: dict[str, Config] = {
     "demo": Config(
         data=Data(root="datasets/demo", demo=True, patch=64, batch=8, workers=0, flips=True, val_count=0, test_count=0),
         backbones=Backbones("auto", vit="vit_tiny_patch16_224"),
-        # Short, and with random features that see little detail: so a high rate that falls, and little smoothing.
+        # A short run on random features, which respond little to fine detail: a high, falling rate, little smoothing.
         pretrain=Pretrain(steps=1500, lr=1e-3, content=0.0, tv=0.01),
         train=Train(
             steps=450, lr=1e-3, critic_lr=5e-4, critic_every=1, ema=0.99, schedule="cosine", content=1.0, tv=0.1
@@ -270,96 +272,43 @@ PRESETS: dict[str, Config] = {
     "fujifilm-rmfa-tiny": Config(
         run="fujifilm-rmfa-tiny",
         model="rmfa-tiny",
-        data=Data(black_level=(63.0,) * 4),
+        data=Data(black_level=SENSORS["fujifilm-rmfa"].black_level),
         pretrain=Pretrain(lr=1e-4),
         train=_rmfa,
     ),
     "zrr-efficient": Config(run="zrr-efficient", model="efficient", data=Data(layout="zrr")),
-    "ntire26": Config(run="ntire26", data=Data(layout="ntire26", pairs="no", black_level=(0.0,) * 4)),
+    "ntire26": Config(
+        run="ntire26", data=Data(layout="ntire26", pairs="no", black_level=SENSORS["ntire26"].black_level)
+    ),
 }
 
-config = PRESETS["demo"]  # what `python fit.py` runs when no preset is named
-
-# What a resumed run may change: none of it enters the arithmetic of a step.
-_RESUMABLE = {
-    "runs",
-    "device",
-    "data.root",
-    "data.raw",
-    "data.photos",
-    "data.exclude",
-    "data.workers",
-    "data.cache",
-    "data.cache_dir",
-    "log",
-    "compute.compile",
-}
-_RESUMABLE |= {"backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"}  # the weights' names must stay
+config = PRESETS["demo"]  # the global config: what `python fit.py` runs if no preset is named
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    resume: bool = False
-    """Continue the run where its last.pt stands, with the config that it has; start it if there is none."""
+def refuse_ineffective(config: Config) -> None:
+    """Raise `UserError` for a setting of a new run that would have no effect beside the others."""
+    data, backbones, train = config.data, config.backbones, config.train
+    files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
+    for ineffective, sentence in (
+        (data.layout != "folders" and (data.raw or data.photos), "data.raw and data.photos need data.layout folders"),
+        (data.cache_dir and data.cache in ("memory", "off"), f"data.cache_dir has no effect with cache {data.cache}"),
+        (bool(data.raw_height) != bool(data.raw_width), "data.raw_height and data.raw_width belong together"),
+        (backbones.weights == "random" and files, "a file of weights has no effect with backbones.weights random"),
+        (train.blur_color and train.color_critic == "image", "train.blur_color needs train.color_critic vit"),
+    ):
+        _require(not ineffective, f"{sentence}: change one of them")
 
 
-def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
-    """`[PRESET] [--section.field value ...] [--run NAME] [--resume]` -> the config, and whether to resume.
-
-    A resumed run takes its own config.json for its preset. Raises `UserError`, or exits 2 as tyro does.
-    """
-    arguments, default = list(arguments), config
-    if arguments and not arguments[0].startswith("-"):
-        preset = arguments.pop(0)
-        if preset not in PRESETS:
-            raise UserError(f"unknown preset '{preset}'; known are: {', '.join(PRESETS)}")
-        default = PRESETS[preset]
-    parsed = _parse(arguments, default)
-    folder = Path(parsed.config.runs) / parsed.config.run
-    if not (parsed.resume and (folder / "last.pt").exists()):
-        return parsed.config, parsed.resume
-    before = load(folder / "config.json")
-    after = _parse(arguments, before).config
-    changed = [name for name in _differences(to_dict(before), to_dict(after)) if not _resumable(name, before)]
-    if changed:
-        raise UserError(f"a resumed run cannot change {', '.join(changed)}: start another with --run NAME")
-    return after, True
-
-
-def _parse(arguments: Sequence[str], default: Config) -> _Arguments:
-    return tyro.cli(
-        _Arguments,
-        default=_Arguments(default),
-        args=list(arguments),
-        prog="fit.py [PRESET]",
-        description=f"Train a learned smartphone ISP. Presets: {', '.join(PRESETS)}. Defaults are the preset's.",
-    )
-
-
-def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
-    names = []
-    for key, value in before.items():
-        if isinstance(value, dict):
-            names += _differences(value, after[key], f"{prefix}{key}.")
-        elif value != after[key]:
-            names.append(prefix + key)
-    return names
-
-
-def _resumable(name: str, before: Config) -> bool:
-    if name == "train.steps":
-        return before.train.schedule == "constant"  # a cosine is stretched over the steps
-    return name in _RESUMABLE or name.split(".")[0] in _RESUMABLE
+# --- config.json -----------------------------------------------------------------------------------------------------
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain dicts, lists, strings and numbers."""
+    """The config as plain dicts, lists, strings and numbers, as config.json holds it."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
-    """The inverse of `to_dict`; raises `UserError` for unknown keys and wrong types."""
+    """The config of `to_dict`. Raises `UserError` for unknown keys and wrong types."""
     _require(isinstance(values, dict), f"section {kind.__name__.lower()} of the config is {values!r}")
     hints = get_type_hints(kind)
     unknown = sorted(values.keys() - hints.keys())
@@ -368,7 +317,7 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` from JSON as the type that a field has."""
+    """A value from JSON as the type `hint` of the field `name`."""
     if dataclasses.is_dataclass(hint):
         return from_dict(value, hint)
     if get_origin(hint) is tuple:
@@ -376,16 +325,31 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         _require(isinstance(value, list) and len(value) == len(kinds), f"{name} needs {len(kinds)} values, not {value}")
         return tuple(_typed(name, item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
     if get_origin(hint) is Literal:
-        _require(value in get_args(hint), f"{name} is {value!r}, none of {', '.join(get_args(hint))}")
+        _require(value in get_args(hint), f"{name} is {value!r}, but must be one of {', '.join(get_args(hint))}")
         return value
     fits = type(value) is hint or (hint is float and type(value) is int)
-    _require(fits, f"{name} is {value!r}, which is no {hint.__name__}")
+    _require(fits, f"{name} is {value!r}, but must be of type {hint.__name__}")
     return hint(value)
 
 
 def load(path: Path) -> Config:
-    """Read a run's config.json."""
+    """Read a run's config.json. Raises `UserError` if it is not one."""
     try:
         return from_dict(json.loads(path.read_text()))
     except (ValueError, UserError) as error:
-        raise UserError(f"{path} is no config: {error}") from None
+        raise UserError(f"{path} is not a valid config: {error}") from None
+
+
+def open_run(runs: str, name: str, data_root: str = "") -> tuple[Path, Config]:
+    """The folder and the config of an existing run; `data_root` replaces its data.root, if the dataset has moved.
+
+    Raises `UserError`, with the names of the existing runs, if there is no such run.
+    """
+    folder = Path(runs) / name
+    if not (folder / "config.json").is_file():
+        known = sorted(path.parent.name for path in Path(runs).glob("*/config.json"))
+        raise UserError(f"no run {folder}; existing runs: {', '.join(known) or 'none'} (see --run and --runs)")
+    config = load(folder / "config.json")
+    return folder, dataclasses.replace(
+        config, data=dataclasses.replace(config.data, root=data_root or config.data.root)
+    )

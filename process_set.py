@@ -1,242 +1,132 @@
-"""Score a run's checkpoints in several sessions at once, wait for them, rank what they scored, and name the best.
+"""Score a run's checkpoints in several sessions at once, wait for them, rank the checkpoints, and record the best.
 
 python process_set.py --n 100 --step 25     4 sessions: all checkpoints whose index modulo 100 is 0, 25, 50 or 75
-python process_set.py --rank [unpaired]     rank what is scored
+python process_set.py --rank [unpaired]     rank the checkpoints that are scored already
 """
 
 import argparse
+import dataclasses
 import hashlib
 import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 import inference
-from build import open_run
+from config import open_run
 from errors import UserError, run_cli
-from judges import Unpaired
-from metrics import MEASURES
-from scores import Board, checkpoints, select, write_ranking
+from evaluation.evaluators import UnpairedEvaluator
+from evaluation.launchers import LAUNCHERS, Launcher, Session
+from evaluation.metrics import MEASURES
+from evaluation.tables import ScoreTables, checkpoints, select, write_ranking
+from tasks.scoring import open_tables
 from training.log import Progress
 
-PASSED = ("run", "runs", "data-root", "device", "at-once", "protocol", "rank")  # options handed on to inference.py
-INTERVAL = 0.5  # seconds between two looks at the sessions
-# What a session's environment takes over from ours, as a tmux server has that of whoever started it. No secrets: its
-# command line is in sight of all.
+PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "protocol", "rank")  # options passed on to inference.py
+INTERVAL = 0.5  # seconds between checks of the sessions
+# Environment variables that sessions get from this process: a tmux server has those of the process that started it.
+# No secrets: everybody on the machine can read a session's command line.
 INHERITED = re.compile(
     r"(PATH|HOME|VIRTUAL_ENV|LD_LIBRARY_PATH|(TORCH|CUDA|HF|XDG|OMP|MKL|PYTHON)_?\w*|\w+_PROXY)(?<!TOKEN)",
     re.IGNORECASE,
 )
 
 
-@dataclass(frozen=True)
-class Session:
-    """One process of inference.py, with the checkpoints of one remainder."""
-
-    name: str
-    remainder: str
-    command: tuple[str, ...]
-    environment: dict[str, str]
-    folder: Path  # for its log and its exit status
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
-
-    @property
-    def status(self) -> Path:
-        """Holds the exit status, once there is one."""
-        return self.folder / f"{self.name}.status"
-
-    def script(self) -> str:
-        """For sh: run the command, show and keep what it says, note how it ended."""
-        assign = " ".join(f"{key}={shlex.quote(value)}" for key, value in self.environment.items())
-        log, status = (shlex.quote(str(path.absolute())) for path in (self.log, self.status))
-        command = f"cd {shlex.quote(os.getcwd())} && env {assign} {shlex.join(self.command)}"
-        return f"{{ {command}; echo $? > {status}; }} 2>&1 | tee {log}"
-
-    def verdict(self) -> str:
-        """Why it did not do all its work; empty if it did."""
-        code = self.status.read_text().strip() if self.status.exists() else ""
-        if code == "0":
-            return ""
-        said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        how = f"ended with status {code}" if code else "was killed"
-        return f"session {self.name} {how}; its last lines:\n" + "\n".join(f"  {line}" for line in said[-5:])
-
-
-# --- launchers: start sessions, tell whether one is alive, stop one ---------------------------------------------------
-
-
-class Tmux:
-    """A detached tmux session each, which anyone can attach to and which outlives this process."""
-
-    def start(self, sessions: Sequence[Session]) -> str:
-        for session in sessions:
-            end = (";", "set-option", "-t", f"={session.name}:", "remain-on-exit", "off")  # whatever .tmux.conf says
-            done = self._tmux("new-session", "-d", "-s", session.name, "sh", "-c", session.script(), *end)
-            if done.returncode and not self.alive(session):  # alive: another process_set.py has just started it
-                raise UserError(f"tmux cannot start a session: {done.stderr.strip()}; --launcher local needs no tmux")
-        return f"to look in: tmux attach -t ={sessions[0].name}"
-
-    def alive(self, session: Session) -> bool:
-        return self._tmux("has-session", "-t", f"={session.name}").returncode == 0
-
-    def stop(self, session: Session) -> None:
-        self._tmux("kill-session", "-t", f"={session.name}")
-
-    @staticmethod
-    def _tmux(*arguments: str) -> subprocess.CompletedProcess:
-        try:
-            return subprocess.run(["tmux", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        except FileNotFoundError:
-            raise UserError("there is no tmux here: take --launcher local") from None
-
-
-class Local:
-    """Plain processes of this machine."""
-
-    def __init__(self):
-        self.processes: dict[str, subprocess.Popen] = {}
-
-    def start(self, sessions: Sequence[Session]) -> str:
-        for session in sessions:
-            streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-            process = subprocess.Popen(["sh", "-c", session.script()], start_new_session=True, **streams)
-            self.processes[session.name] = process
-        return f"they write to {sessions[0].log}{' and so on' if len(sessions) > 1 else ''}"
-
-    def alive(self, session: Session) -> bool:
-        return session.name in self.processes and self.processes[session.name].poll() is None
-
-    def stop(self, session: Session) -> None:
-        if self.alive(session):
-            os.killpg(self.processes[session.name].pid, signal.SIGTERM)
-
-
-class Slurm:
-    """A job array, whose indices are the remainders. Where there is no sbatch, it is printed instead."""
-
-    def __init__(self, options: Sequence[str] = ()):
-        self.options, self.job = options, ""
-
-    def array(self, sessions: Sequence[Session]) -> str:
-        """The batch script."""
-        indices = ",".join(session.remainder for session in sessions)
-        header = ["--job-name=process_set", f"--array={indices}", "--output=/dev/null", *self.options]
-        cases = [f"{session.remainder}) {session.script()} ;;" for session in sessions]
-        lines = ["#!/bin/sh", *(f"#SBATCH {option}" for option in header), 'case "$SLURM_ARRAY_TASK_ID" in', *cases]
-        return "\n".join([*lines, "esac", ""])
-
-    def start(self, sessions: Sequence[Session]) -> str:
-        script = self.array(sessions)
-        if not shutil.which("sbatch"):
-            print(script, end="")
-            return "there is no sbatch here: the job array is printed, to be submitted where there is"
-        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"sbatch refuses the job array: {done.stderr.strip()}")
-        self.job = done.stdout.strip().split(";")[0]
-        return f"job array {self.job}"
-
-    def alive(self, session: Session) -> bool:
-        if not self.job or session.status.exists():
-            return False
-        task = f"{self.job}_{session.remainder}"
-        return bool(subprocess.run(["squeue", "-h", "-j", task], capture_output=True, text=True).stdout.strip())
-
-    def stop(self, session: Session) -> None:
-        if self.job:
-            subprocess.run(["scancel", f"{self.job}_{session.remainder}"], capture_output=True)
-
-
-LAUNCHERS = {"tmux": Tmux, "local": Local, "slurm": Slurm}
-
-
-# --- the work --------------------------------------------------------------------------------------------------------
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """The command line. Raises `UserError`, or exits with status 2, for options that do not fit together."""
     options = inference.parser("process_set.py", "Score the checkpoints of a run in several sessions, and rank them.")
-    options.add_argument("--n", type=int, help="score checkpoints by their index modulo N (1)")
-    options.add_argument("--step", type=int, help="those whose remainder is a multiple of this; a session each (1)")
+    options.add_argument("--n", type=int, help="divide the checkpoints by their index modulo N (1)")
+    options.add_argument("--step", type=int, help="score the remainders that are multiples of this, a session each (1)")
     options.add_argument(
         "--rank",
         nargs="?",
         const="paired",
         choices=("paired", "unpaired"),
-        help="rank with ground truth (paired) or without; alone, without --n and --step, it ranks what is scored",
+        help="rank with ground truth (paired) or without; without --n and --step, only rank what is scored",
     )
-    options.add_argument("--launcher", choices=LAUNCHERS, help="tmux where there is tmux, otherwise local")
+    options.add_argument("--launcher", choices=LAUNCHERS, help="what runs the sessions (tmux if installed, else local)")
     options.add_argument(
-        "--sbatch", type=shlex.split, default=[], metavar="OPTIONS", help="for slurm, such as '--partition=p --gpus=1'"
+        "--sbatch", type=shlex.split, metavar="OPTIONS", help="for slurm, such as '--partition=p --gpus=1'"
     )
-    options.add_argument("--detach", action="store_true", help="return when the sessions are started")
-    asked = options.parse_args(arguments)
-    asked.only_rank = asked.rank is not None and asked.n is None and asked.step is None
-    asked.rank = asked.rank or "paired"
-    asked.n, asked.step = (1 if value is None else value for value in (asked.n, asked.step))
-    if not 1 <= asked.step <= asked.n:
-        raise UserError(f"--step must lie between 1 and --n, which is {asked.n}; it is {asked.step}")
-    asked.launcher = asked.launcher or ("tmux" if shutil.which("tmux") else "local")
-    return asked
+    options.add_argument("--detach", action="store_true", help="return as soon as the sessions have started")
+    given = options.parse_args(arguments)
+    given.only_rank = given.rank is not None and given.n is None and given.step is None
+    for name in ("launcher", "sbatch", "detach"):
+        if given.only_rank and getattr(given, name):
+            options.error(f"--{name} has no effect without --n and --step: nothing is scored")
+    given.rank = given.rank or "paired"
+    inference.refuse_paired_options(options, given)
+    given.n, given.step = (1 if value is None else value for value in (given.n, given.step))
+    if not 1 <= given.step <= given.n:
+        raise UserError(f"--step must lie between 1 and --n, which is {given.n}; it is {given.step}")
+    given.launcher = given.launcher or ("tmux" if shutil.which("tmux") else "local")
+    if given.sbatch and given.launcher != "slurm":
+        options.error("--sbatch needs --launcher slurm")
+    return given
 
 
-def plan(asked: argparse.Namespace, run: Path, board: Board) -> list[Session]:
-    """A session for each remainder with something left to score; on several GPUs, one GPU each in turn."""
-    remainders = range(0, asked.n, asked.step)
-    select(run, asked.n, remainders)  # raises where nothing matches
-    places = dict(enumerate(checkpoints(run)))
-    left = [r for r in remainders if any(i % asked.n == r and not board.done(path) for i, path in places.items())]
-    slurm = asked.launcher == "slurm"  # gives each task a GPU of its own
-    devices = [] if slurm else gpus(asked.device)
+def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Session]:
+    """A session for each remainder that has checkpoints left to score; the sessions take the GPUs in turn."""
+    remainders = range(0, given.n, given.step)
+    select(run, given.n, remainders)  # raises UserError if no checkpoint matches
+    left = [index % given.n for index, path in enumerate(checkpoints(run)) if not tables.is_complete(path)]
+    left = [remainder for remainder in remainders if remainder in left]
+    slurm = given.launcher == "slurm"  # assigns a GPU to each task itself
+    devices = [] if slurm else gpus(given.device)
     threads = str(max(1, (os.cpu_count() or 1) // max(1, len(left))))
     inherited = {key: value for key, value in os.environ.items() if INHERITED.fullmatch(key)}
     if slurm:
         inherited.pop("CUDA_VISIBLE_DEVICES", None)
     sessions = []
-    for place, remainder in enumerate(left):
-        device = {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if devices else {}
+    for number, remainder in enumerate(left):
+        device = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
         environment = {"OMP_NUM_THREADS": threads} | inherited | device
         script = str(Path(inference.__file__).absolute())
-        options = [f"--{key}={getattr(asked, key.replace('-', '_'))}" for key in PASSED]
-        command = (sys.executable, script, *options, f"--n={asked.n}", f"--remainder={remainder}")
-        command += ("--measures", *asked.measures)
+        options = [f"--{key}={getattr(given, key.replace('-', '_'))}" for key in PASSED_ON]
+        command = (sys.executable, script, *options, f"--n={given.n}", f"--remainder={remainder}")
+        command += ("--measures", *given.measures)
         digest = hashlib.sha256(repr((str(run.absolute()), command)).encode()).hexdigest()[:6]
-        name = "-".join(("isp", re.sub(r"\W", "_", asked.run, flags=re.ASCII), str(remainder), digest))
-        sessions.append(Session(name, str(remainder), command, environment, board.folder / "sessions"))
+        name = "-".join(("isp", re.sub(r"\W", "_", given.run, flags=re.ASCII), str(remainder), digest))
+        sessions.append(Session(name, str(remainder), command, environment, tables.folder / "sessions"))
     return sessions
 
 
 def gpus(device: str) -> list[str]:
-    """The GPUs that the sessions share, as CUDA_VISIBLE_DEVICES names them; none where `device` is a certain one."""
+    """The GPUs that sessions share, as CUDA_VISIBLE_DEVICES names them; none if `device` names a single device."""
     count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(index) for index in range(count)]
 
 
+def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
+    """Start the sessions that do not run yet, and return those."""
+    new = [session for session in sessions if not launcher.alive(session)]
+    for session in new:
+        session.folder.mkdir(parents=True, exist_ok=True)
+        session.status.unlink(missing_ok=True)
+    hint = f"; {launcher.start(new)}" if new else ""
+    print(f"{len(sessions)} sessions, {len(new)} of them started now{hint}", file=sys.stderr, flush=True)
+    return new
+
+
 def wait(
     sessions: Sequence[Session],
     started: Sequence[Session],
-    launcher: Tmux | Local | Slurm,
-    board: Board,
+    launcher: Launcher,
+    tables: ScoreTables,
     wanted: Sequence[Path],
 ) -> None:
-    """Until no session is alive; shows progress over all of them. Ctrl-C ends those started here."""
+    """Wait until no session is alive, and show the progress of all. Ctrl-C stops the sessions `started` here."""
     left = set(wanted)
 
     def scored() -> int:
-        left.difference_update([path for path in left if board.done(path)])
+        left.difference_update([path for path in left if tables.is_complete(path)])
         return len(wanted) - len(left)
 
     try:
@@ -244,62 +134,57 @@ def wait(
             while left and any(launcher.alive(session) for session in sessions):
                 time.sleep(INTERVAL)
                 progress.update(scored())
-            while any(launcher.alive(session) for session in sessions):  # they are about to end
+            while any(launcher.alive(session) for session in sessions):  # everything is scored: they end in a moment
                 time.sleep(INTERVAL)
     except KeyboardInterrupt:
         for session in started:
             launcher.stop(session)
         print(
-            "\nthe sessions are ended that were started here; what is scored stays, and the same command goes on",
+            "\nStopped the sessions that were started here. Their scores are kept; the same command continues.",
             file=sys.stderr,
         )
         raise
 
 
-def rank(run: Path, board: Board) -> None:
-    """Write the ranking and show its best ten."""
-    by = MEASURES[board.columns[0]] if board.protocol != "unpaired" else Unpaired.measure
-    # Another process_set.py may be ranking too, by whatever: best.json is the run's.
-    with replace(board, folder=run / "scores").claim([run / "best"], wait=True):
-        ranking = board.ranking(run, by.higher_is_better)
+def rank(run: Path, tables: ScoreTables) -> None:
+    """Write the ranking and print its first ten rows."""
+    measure = UnpairedEvaluator.measure if tables.protocol == "unpaired" else MEASURES[tables.columns[0]]
+    # best.json belongs to the run: wait for another process_set.py that may be ranking by another measure.
+    with dataclasses.replace(tables, folder=run / "scores").claim([run / "best"], wait=True):
+        ranking = tables.ranking(run, measure.higher_is_better)
         if not ranking:
-            what = f"by {board.columns[0]}, protocol {board.protocol}"
-            raise UserError(f"nothing in {board.folder} is scored {what}: score with --n N --step S")
-        write_ranking(run, board, ranking)
+            by = f"by {tables.columns[0]}, protocol {tables.protocol}"
+            raise UserError(f"no checkpoint in {tables.folder} is scored {by}: score them with --n N --step S")
+        write_ranking(run, tables, ranking)
     columns = [name for name in ranking[0] if name not in ("rank", "checkpoint", "step")]
-    print(f"\n{len(ranking)} of {len(checkpoints(run))} checkpoints of {run}, {board.asked['protocol']}")
+    print(f"\n{len(ranking)} of {len(checkpoints(run))} checkpoints of {run}, {tables.facts['protocol']}")
     print(f"{'':>4}  {'checkpoint':<14}" + "".join(f"{name:>12}" for name in columns))
     for row in ranking[:10]:
         values = "".join(f"{row[name]:12.4f}" if name in row else f"{'':12}" for name in columns)
         print(f"{row['rank']:>4}  {row['checkpoint']:<14}{values}")
-    print(f"ranking: {board.folder / 'ranking.csv'}, best: {run / 'best.json'}")
+    print(f"ranking: {tables.folder / 'ranking.csv'}, best: {run / 'best.json'}")
 
 
 def main() -> None:
-    asked = parse(sys.argv[1:])
-    run, config = open_run(asked.runs, asked.run, asked.data_root)
-    board = inference.open_board(run, config, asked.rank, asked.protocol, asked.measures)
-    if asked.only_rank:
-        return rank(run, board)
-    launcher = Slurm(asked.sbatch) if asked.launcher == "slurm" else LAUNCHERS[asked.launcher]()
-    sessions = plan(asked, run, board)
+    given = parse(sys.argv[1:])
+    run, config = open_run(given.runs, given.run, given.data_root)
+    tables = open_tables(run, config, given.rank, given.protocol, given.measures)
+    if given.only_rank:
+        rank(run, tables)
+        return
+    launcher = LAUNCHERS[given.launcher](*([given.sbatch or ()] if given.launcher == "slurm" else ()))
+    sessions = plan(given, run, tables)
     if sessions:
-        new = [session for session in sessions if not launcher.alive(session)]
-        for session in new:
-            session.folder.mkdir(parents=True, exist_ok=True)
-            session.status.unlink(missing_ok=True)
-        hint = f"; {launcher.start(new)}" if new else ""
-        print(f"{len(sessions)} sessions, {len(new)} of them new{hint}", file=sys.stderr, flush=True)
-        if asked.detach or (asked.launcher == "slurm" and not launcher.job):
-            return None
-        wait(sessions, new, launcher, board, select(run, asked.n, range(0, asked.n, asked.step)))
-    trouble = [verdict for session in sessions if (verdict := session.verdict())]
-    for verdict in trouble:
-        print(verdict, file=sys.stderr)
-    rank(run, board)
-    if trouble:
-        raise UserError(f"{len(trouble)} of {len(sessions)} sessions did not do all their work (above)")
-    return None
+        started = start(launcher, sessions)
+        if given.detach or (given.launcher == "slurm" and not launcher.job):
+            return
+        wait(sessions, started, launcher, tables, select(run, given.n, range(0, given.n, given.step)))
+    failures = [failure for session in sessions if (failure := session.failure())]
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    rank(run, tables)
+    if failures:
+        raise UserError(f"{len(failures)} of {len(sessions)} sessions did not finish (see above)")
 
 
 if __name__ == "__main__":

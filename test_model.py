@@ -3,354 +3,289 @@
 python test_model.py [--run NAME] [--step N] [--split val] [--compare RUN_OR_MODEL ...]
 python test_model.py --checkpoint FILE --input DIR [--target DIR] --output DIR [--protocol paper]
 
-`pytest` does not collect this file: its tests lie in tests/.
+This is a command, not a test: `pytest` collects tests/ only.
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio.v3 as iio
-import numpy as np
 import torch
-from torch import Tensor
 
-import metrics
-from build import Model, build_measures, choose_device, open_data, open_model, open_run
-from config import Config, to_dict
+import storage
+from config import Config, open_run, to_dict
 from config import config as default
-from data.demosaic import Reference
 from data.files import Reader
-from data.folders import Split, mosaics, open_dataset, read_photo
-from data.loader import whole_files
+from data.folders import mosaics, open_dataset
+from data.reference import Reference
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
-from judges import Paired
+from evaluation import protocols
+from evaluation.evaluators import PairedEvaluator
+from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
+from evaluation.report import Report, read_history, write_report
+from evaluation.tables import best_checkpoint, checkpoints, step_of
+from evaluation.testing import Candidate, ImageFormat, TestSet, choose_scenes, run_test, shorter_side, write_tables
 from pretrained import zoo
-from pretrained.files import sha256_of
-from report import Report, Scene, write_report
-from scores import Table, best_checkpoint, checkpoints, folder_of, read_best, read_ranking, step_of
-from training.checkpoint import replace
+from tasks.data import open_data
+from tasks.device import choose_device
+from tasks.model import Model, open_model
+from tasks.scoring import build_measures
 from training.log import Progress
 
-DEMOSAICED = "demosaiced"
-SHOWN = 4  # worst and best images in the report, each
+DEMOSAICED = "demosaiced"  # the row of the demosaiced reference
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model under test, where its images go, and what its table says of it."""
-
-    label: str
-    folder: Path | None  # none: not written
-    render: Callable[[Tensor], Tensor]  # mosaics (N, 1, H, W) -> (N, 3, H, W), in [0, 1] or 8 bits
-    facts: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What models are tested on."""
-
-    split: Split
-    reader: Reader
-    reference: Reference
-    name: str
+# --- the command line ------------------------------------------------------------------------------------------------
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """The command line. Exits with status 2 for options that do not fit together."""
     options = argparse.ArgumentParser("test_model.py", description="Render and score mosaics with a model.")
     add = options.add_argument
     add("--run", metavar="NAME", help=f"the run ({default.run}, unless there is --input)")
     add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    add("--step", type=int, metavar="N", help="a checkpoint of the run by its step (the best, as process_set.py ranks)")
-    add("--checkpoint", metavar="FILE", help="any checkpoint of ours, a released file, or released:NAME")
-    add("--compare", nargs="+", default=[], metavar="MODEL", help="further runs (their best), files, or released:NAME")
-    add("--split", choices=("test", "val"), default="test", help="of the run's dataset (%(default)s)")
-    add("--data-root", default="", metavar="DIR", help="where the run's dataset lies here, if elsewhere")
+    add(
+        "--step",
+        type=int,
+        metavar="N",
+        help="the run's checkpoint of this step (the best by process_set.py)",
+    )
+    add("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file, or released:NAME")
+    add("--compare", nargs="+", default=[], metavar="MODEL", help="more runs (their best), files, or released:NAME")
+    add("--split", choices=("test", "val"), help="of the run's dataset (test)")
+    add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
     add("--input", metavar="DIR", help="a folder of mosaics, instead of a run's dataset")
     add("--target", metavar="DIR", help="photographs with the names of the mosaics: the ground truth")
-    add("--output", metavar="DIR", help="where images, metrics.csv and, with --input, report.html go (the run's test/)")
-    add("--protocol", default="paper", choices=metrics.PROTOCOLS, help="(%(default)s)")
-    add("--measures", nargs="+", default=[], choices=metrics.MEASURES, metavar="M", help="instead of the protocol's")
-    add("--weights", choices=("pretrained", "auto", "random"), help="of measures with a network (the run's)")
-    add("--format", choices=("png", "jpg"), default="png", help="of the images (%(default)s)")
-    add("--quality", type=int, choices=range(1, 101), default=95, metavar="Q", help="of JPEG files (%(default)s)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto is cuda where there is one")
-    camera = options.add_argument_group("camera of --input (the checkpoint's)")
-    camera.add_argument("--cfa", choices=CFA_ORDERS)
-    camera.add_argument("--black-level", type=float, nargs=4, metavar=("R", "Gr", "Gb", "B"))
-    camera.add_argument("--white-level", type=float)
-    camera.add_argument("--raw-height", type=int, default=0, help="of headless .raw files")
-    camera.add_argument("--raw-width", type=int, default=0, help="of headless .raw files")
-    asked = options.parse_args(arguments)
-    if asked.target and not asked.input:
-        options.error("--target goes with --input")
-    if asked.input and not (asked.output and (asked.checkpoint or asked.run)):
-        options.error("--input needs --output, and --checkpoint or --run")
-    if asked.input and asked.measures and not asked.target:
-        options.error("--measures need the ground truth: --target")
-    if not asked.input:
-        asked.run = asked.run or default.run
-    return asked
-
-
-def open_material(asked: argparse.Namespace, config: Config | None, model: Model) -> Material:
-    """The mosaics to render, with their ground truth where there is one."""
-    if not asked.input:
-        splits, reader, reference = open_data(config)
-        split = splits[asked.split]
-        if not split:
-            raise UserError(f"the dataset of {asked.run} has no {asked.split} pairs; see --split, or name an --input")
-        return Material(split, reader, reference, f"{asked.split} split of {config.data.root or config.data.raw}")
-    known = model.sensor
-    sensor = Sensor(
-        asked.cfa or known.cfa,
-        tuple(asked.black_level or known.black_level),
-        known.white_level if asked.white_level is None else asked.white_level,
+    add(
+        "--output",
+        metavar="DIR",
+        help="for images, metrics.csv and, with --input, report.html (the run's test/)",
     )
-    reader = Reader(sensor, (asked.raw_height, asked.raw_width))
-    split = mosaics(Path(asked.input))
-    if asked.target:
-        split = open_dataset("folders", "", asked.input, asked.target, "yes", val=0, test=0)["train"]
-    return Material(split, reader, Reference(sensor), asked.input)
+    add("--protocol", choices=protocols.PROTOCOLS, help="how to score (paper)")
+    add("--measures", nargs="+", default=[], choices=MEASURES, metavar="M", help="instead of the protocol's own")
+    add("--weights", choices=("pretrained", "auto", "random"), help="of measures that use a network (the run's)")
+    add("--format", choices=("png", "jpg"), default="png", help="of the images (%(default)s)")
+    add("--quality", type=int, choices=range(1, 101), metavar="Q", help="of JPEG files, 1 to 100 (95)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
+    camera = options.add_argument_group("camera of --input (default: the camera of the checkpoint)")
+    camera.add_argument("--cfa", choices=CFA_ORDERS, help="colour order of the top left 2x2 pixels")
+    camera.add_argument("--black-level", type=float, nargs=4, metavar=("R", "Gr", "Gb", "B"), help="in digital numbers")
+    camera.add_argument("--white-level", type=float, help="in digital numbers")
+    camera.add_argument("--raw-height", type=int, help="of .raw files without a header, in pixels")
+    camera.add_argument("--raw-width", type=int, help="of .raw files without a header, in pixels")
+    given = options.parse_args(arguments)
+    _refuse_ineffective(options, given)
+    given.run = given.run or (None if given.input else default.run)
+    given.split, given.protocol = given.split or "test", given.protocol or "paper"
+    return given
 
 
-def candidate(label: str, folder: Path, model: Model, path: Path, camera: Sensor, told: bool) -> Candidate:
-    """A model as one under test, for mosaics of `camera`, whose black levels count if the user `told` them."""
-    sensor = camera if told else model.levels(camera)
-    parameters = sum(parameter.numel() for parameter in model.generator.parameters())
-    facts = {"checkpoint": str(path), "sha256": sha256_of(path), "model": f"{model.name}, {parameters:,} parameters"}
-    return Candidate(label, folder, lambda mosaic: model.develop(mosaic, sensor), facts)
+def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Exit with status 2 for missing options, and for options that would have no effect."""
+    if given.input and not (given.output and (given.checkpoint or given.run)):
+        options.error("--input needs --output, and --checkpoint or --run")
+    needs_input = ("target", "cfa", "black_level", "white_level", "raw_height", "raw_width")
+    for needed, fits, names in (
+        ("--input", given.input, needs_input),
+        ("the dataset of a run, not --input", not given.input, ("split", "data_root")),
+        ("ground truth: --target", given.target or not given.input, ("protocol", "measures", "weights")),
+        ("a run's own checkpoint, not --checkpoint", not given.checkpoint, ("step",)),
+        ("--format jpg", given.format == "jpg", ("quality",)),
+    ):
+        for name in names:
+            if not fits and getattr(given, name) not in (None, []):
+                options.error(f"--{name.replace('_', '-')} needs {needed}")
 
 
-def compared(
-    asked: argparse.Namespace, folder: Path, device: torch.device, camera: Sensor, told: bool
-) -> Iterator[Candidate]:
-    """What --compare names: the best of other runs, files, released models."""
-    for source in asked.compare:
-        run = Path(asked.runs) / source
-        is_run = (run / "config.json").is_file()
-        path = best_checkpoint(run) if is_run else zoo.locate(source)
-        ours = path.parent.name == "checkpoints"  # then steps alone would collide
-        name = f"{path.parent.parent.name}_{path.stem}" if ours else path.stem
-        model = open_model(str(path), device)
-        place = folder / re.sub(r"[^\w.-]", "_", name)
-        yield candidate(source if is_run else name, place, model, path, camera, told)
+# --- what is tested --------------------------------------------------------------------------------------------------
 
 
-# --- rendering and scoring -------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Subject:
+    """The checkpoint under test, and the run that it belongs to, if any."""
+
+    run: Path | None
+    config: Config | None
+    path: Path
+    model: Model
 
 
-def write_image(path: Path, image: np.ndarray, quality: int) -> np.ndarray:
-    """Write (H, W, 3) uint8 as PNG or JPEG, and return what a reader of that file sees."""
-    options = {"quality": quality, "subsampling": 0} if path.suffix == ".jpg" else {"compress_level": 3}
-    replace(path, lambda beside: iio.imwrite(beside, image, plugin="pillow", **options))
-    return iio.imread(path, plugin="pillow") if path.suffix == ".jpg" else image
+def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
+    """The checkpoint that the command line names: a file, a step of a run, or the run's best."""
+    run, config = open_run(given.runs, given.run, given.data_root or "") if given.run else (None, None)
+    if given.checkpoint:
+        path = zoo.locate(given.checkpoint)
+    elif given.step is None:
+        path = best_checkpoint(run)
+    else:
+        found = [path for path in checkpoints(run) if step_of(path) == given.step]
+        if not found:
+            raise UserError(f"{run} has no checkpoint of step {given.step}")
+        path = found[0]
+    model = open_model(str(path), device)
+    return Subject(run, config or model.config, path, model)
 
 
-@torch.inference_mode()
-def run_test(
-    candidates: Sequence[Candidate], material: Material, judge: Paired, asked: argparse.Namespace, device: torch.device
-) -> list[tuple[dict, dict]]:
-    """Render with every model, write the images, and return (rows, mean) of each; both empty without ground truth."""
-    names, seen = [], [[] for _ in candidates]
-    pixels = 1 << (23 if device.type == "cuda" else 18)
-    with Progress("rendered", 0, len(material.split.raws), unit="image") as progress:
-        for some, mosaic, target in whole_files(material.split, material.reader, pixels):
-            mosaic, target = mosaic.to(device), None if target is None else target.to(device)
-            for model, looks in zip(candidates, seen, strict=True):
-                images = metrics.to_8_bit(model.render(mosaic))
-                if model.folder:
-                    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
-                    paths = [model.folder / f"{Path(name).stem}.{asked.format}" for name in some]
-                    read = [write_image(path, array, asked.quality) for path, array in zip(paths, arrays, strict=True)]
-                    images = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).to(device)
-                if target is not None:
-                    looks.append(judge.look(images, target))
-            names += some
-            progress.update(len(names))
-    joined = [{c: torch.cat([look[c] for look in looks]).cpu() for c in judge.functions if looks} for looks in seen]
-    return [judge.conclude(names, columns) if columns else ({}, {}) for columns in joined]
-
-
-def shorter_side(photo: Path) -> int:
-    """Of a photograph, pixels, without decoding it. Raises `UserError` where it is none."""
-    try:
-        return min(iio.improps(photo, plugin="pillow", index=0).shape[:2])
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {photo}: {error}") from None
-
-
-def open_judge(
-    asked: argparse.Namespace, config: Config | None, split: Split, device: torch.device
-) -> tuple[Paired, dict[str, str]]:
-    """The measures of the protocol, without those that cannot be taken here unless they were asked for, and notes."""
-    if not (split.paired and split.photos):
-        return Paired({}), {}
-    columns, notes = list(metrics.choose(asked.protocol, asked.measures)), {}
-    side = min(map(shorter_side, split.photos))
-    if "ms_ssim" in columns and side < metrics.MS_SSIM_MINIMUM and not asked.measures:
-        columns.remove("ms_ssim")
-        notes["ms_ssim"] = f"left out: it needs sides of {metrics.MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
-    policy = asked.weights or (config.backbones.weights if config else "pretrained")
-    functions, weights = build_measures(asked.protocol, columns, policy, device)
-    for column, source in weights.items():
-        if source.startswith("random") and not asked.measures:
-            del functions[column]
-            weights[column] = "left out: its weights are not on this machine"
-    return Paired(functions), notes | weights
-
-
-# --- what is written -------------------------------------------------------------------------------------------------
-
-
-def write_tables(
-    candidates: Sequence[Candidate], results: Sequence[tuple[dict, dict]], head: dict[str, str], folder: Path
-) -> list[dict]:
-    """metrics.csv of each model, compare.csv of several; returns a row a model."""
-    means = []
-    for model, (rows, mean) in zip(candidates, results, strict=True):
-        if mean and model.folder:
-            Table(model.facts | head, tuple(mean), rows, mean).write(model.folder / "metrics.csv")
-        if mean:
-            means.append({"model": model.label, "images": len(rows), **mean})
-    if len(candidates) > 1 and means:
-        rows = {row["model"]: {key: row[key] for key in tuple(row)[2:]} for row in means}
-        Table(head, tuple(means[0])[2:], rows, None, "model").write(folder / "compare.csv")
-    return means
-
-
-def scenes(
-    model: Candidate, material: Material, rows: dict[str, dict[str, float]], asked: argparse.Namespace
-) -> tuple[list[Scene], list[str]]:
-    """The worst and the best images by the first measure, or the first ones where nothing is scored; with captions."""
-    split, by = material.split, next(iter(next(iter(rows.values()), {})), "")
-    order, captions = list(range(len(split.raws)))[: 2 * SHOWN], []
-    if by:
-        better = 1 if metrics.MEASURES[by].higher_is_better else -1
-        ranked = sorted(range(len(split.raws)), key=lambda i: better * rows[split.raws[i].name][by])
-        worst = ranked[: min(SHOWN, len(ranked) // 2)]
-        best = ranked[: len(worst) - 1 if worst else None : -1][:SHOWN]
-        order = worst + best
-        numbered = [("worst", i) for i in range(len(worst))] + [("best", i) for i in range(len(best))]
-        captions = [f"{kind} {i + 1} of {len(ranked)}" for kind, i in numbered]
-    chosen = []
-    for i in order:
-        path = split.raws[i]
-        mosaic = material.reader.mosaic_tensor(material.reader.mosaic(path))[None]
-        reference = metrics.to_8_bit(material.reference(mosaic))[0].permute(1, 2, 0).numpy()
-        output = iio.imread(model.folder / f"{path.stem}.{asked.format}", plugin="pillow")
-        target = read_photo(split.photos[i]) if split.paired and split.photos else None
-        chosen.append(Scene(path.name, reference, output, target, rows.get(path.name, {})))
-    return chosen, captions or [""] * len(order)
-
-
-def run_facts(run: Path | None) -> tuple[list[dict], list[dict], str]:
-    """(log, ranking, what it is by) of a run; empty without one."""
-    if run is None:
-        return [], [], ""
-    log, best = run / "log.jsonl", read_best(run)
-    lines = log.read_text().splitlines() if log.is_file() else []
-    lines = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half written
-    if not best:
-        return lines, [], ""
-    head, ranking = read_ranking(folder_of(run, best["protocol"].split(":")[0]) / "ranking.csv")
-    return lines, ranking, f"{best['ranked_by']} on {head['data'].split(',')[0]}; {head['protocol']}" if ranking else ""
+def open_test_set(given: argparse.Namespace, subject: Subject) -> TestSet:
+    """The mosaics to render, with their ground truth if there is one."""
+    if not given.input:
+        splits, reader, reference = open_data(subject.config)
+        split = splits[given.split]
+        if not split:
+            raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose a --split or an --input")
+        data = subject.config.data
+        return TestSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
+    known = subject.model.sensor
+    sensor = Sensor(
+        given.cfa or known.cfa,
+        tuple(given.black_level or known.black_level),
+        known.white_level if given.white_level is None else given.white_level,
+    )
+    reader = Reader(sensor, (given.raw_height or 0, given.raw_width or 0))
+    split = mosaics(Path(given.input))
+    if given.target:
+        split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
+    return TestSet(split, reader, Reference(sensor), given.input)
 
 
 def open_candidates(
-    asked: argparse.Namespace, run: Path | None, path: Path, model: Model, material: Material, device: torch.device
+    given: argparse.Namespace, subject: Subject, test_set: TestSet, device: torch.device
 ) -> list[Candidate]:
-    """The model under test, and what --compare names. Raises `UserError` where images would overwrite each other."""
-    folder = Path(asked.output) if asked.output else run / "test"
-    files = (*material.split.raws, *material.split.photos)
-    sources = {place for file in files for place in (file.parent.resolve(), file.resolve().parent)}  # also of links
-    camera, told = material.reader.sensor, bool(asked.input and asked.black_level)
-    place = folder if asked.output and not asked.compare else folder / path.stem
-    label = asked.run if asked.run and not asked.checkpoint else path.stem
-    found = [candidate(label, place, model, path, camera, told)]
-    found += compared(asked, folder, device, camera, told)
-    for i, other in enumerate(found):
-        if other.folder.resolve() in sources:
-            raise UserError(f"{other.folder} holds the files to be read: name another folder with --output")
-        if other.folder in {before.folder for before in found[:i]}:
-            raise UserError(f"two of the models would write to {other.folder}: compare each but once")
-        if other.label in {DEMOSAICED, *(before.label for before in found[:i])}:
-            raise UserError(f"two rows of the table would be called '{other.label}': rename one of the files or runs")
+    """The model under test, and those of --compare. Raises `UserError` if they would overwrite each other's files."""
+    folder, camera = _output_folder(given, subject), test_set.reader.sensor
+
+    def build(label: str, target: Path, model: Model, path: Path) -> Candidate:
+        sensor = camera if given.black_level else model.levels_for(camera)  # the user's levels override a model's own
+        parameters = sum(parameter.numel() for parameter in model.generator.parameters())
+        sha256 = storage.sha256_of(path)
+        facts = {"checkpoint": str(path), "sha256": sha256, "model": f"{model.name}, {parameters:,} parameters"}
+        return Candidate(label, target, lambda mosaic: model.develop(mosaic, sensor), facts)
+
+    label = given.run if given.run and not given.checkpoint else subject.path.stem
+    target = folder if given.output and not given.compare else folder / subject.path.stem
+    found = [build(label, target, subject.model, subject.path)]
+    for label, name, path in _compared(given):
+        found.append(build(label, folder / re.sub(r"[^\w.-]", "_", name), open_model(str(path), device), path))
+    _refuse_collisions(found, test_set)
     return found
 
 
-def main() -> None:
-    asked = parse(sys.argv[1:])
-    device = choose_device(asked.device)
-    run, config = open_run(asked.runs, asked.run, asked.data_root) if asked.run else (None, None)
-    path = choose_checkpoint(asked, run)
-    model = open_model(str(path), device)
-    config = config or model.config
-    material = open_material(asked, config, model)
-    candidates = open_candidates(asked, run, path, model, material, device)
-    judge, notes = open_judge(asked, config, material.split, device)
-    head = {"data": material.name, "images": f"{len(material.split.raws)}, {asked.format}"}
-    if judge.functions:
-        candidates.append(Candidate(DEMOSAICED, None, material.reference, {}))
-        head["protocol"] = f"{asked.protocol}: {metrics.PROTOCOLS[asked.protocol].summary}"
-    head |= notes
-    try:
-        results = run_test(candidates, material, judge, asked, device)
-    except torch.OutOfMemoryError:
-        raise UserError("the device's memory is full: take --device cpu") from None
-    folder = Path(asked.output) if asked.output else run / "test"
-    means = write_tables(candidates, results, head, folder)
-    page = (run if run and not asked.output else folder) / "report.html"
-    log, ranking, ranked_by = run_facts(run)
-    pictures, captions = scenes(candidates[0], material, results[0][0], asked)
-    frozen = "; ".join(f"{name}: {source}" for name, source in log[0].get("weights", {}).items()) if log else ""
-    facts = candidates[0].facts | {"sha256": candidates[0].facts["sha256"][:12], "frozen networks": frozen} | head
-    report = Report(
-        title=candidates[0].label,
+def _output_folder(given: argparse.Namespace, subject: Subject) -> Path:
+    return Path(given.output) if given.output else subject.run / "test"
+
+
+def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
+    """(label, folder name, checkpoint) of each model of --compare: the best of a run, a file, a released model."""
+    for source in given.compare:
+        run = Path(given.runs) / source
+        is_run = (run / "config.json").is_file()
+        path = best_checkpoint(run) if is_run else zoo.locate(source)
+        in_run = path.parent.name == "checkpoints"  # checkpoints of two runs can have the same step
+        name = f"{path.parent.parent.name}_{path.stem}" if in_run else path.stem
+        yield source if is_run else name, name, path
+
+
+def _refuse_collisions(candidates: Sequence[Candidate], test_set: TestSet) -> None:
+    files = (*test_set.split.raws, *test_set.split.photos)
+    sources = {folder for file in files for folder in (file.parent.resolve(), file.resolve().parent)}  # also of links
+    for i, candidate in enumerate(candidates):
+        before = candidates[:i]
+        if candidate.folder.resolve() in sources:
+            raise UserError(f"{candidate.folder} holds the input files: name another folder with --output")
+        if candidate.folder in {other.folder for other in before}:
+            raise UserError(f"two of the models would write to {candidate.folder}: name each model only once")
+        if candidate.label in {DEMOSAICED, *(other.label for other in before)}:
+            raise UserError(f"two rows of the table would be called '{candidate.label}': rename one of them")
+
+
+def open_evaluator(
+    given: argparse.Namespace, config: Config | None, test_set: TestSet, device: torch.device
+) -> tuple[PairedEvaluator, dict[str, str]]:
+    """The measures of the protocol, and notes for the tables.
+
+    Measures that cannot be computed here are left out, with a note, unless the user named them.
+    """
+    if not test_set.has_targets:
+        return PairedEvaluator({}), {}
+    columns, notes = list(protocols.choose(given.protocol, given.measures)), {}
+    side = min(map(shorter_side, test_set.split.photos))
+    if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not given.measures:
+        columns.remove("ms_ssim")
+        notes["ms_ssim"] = f"left out: it needs sides of {MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
+    policy = given.weights or (config.backbones.weights if config else "pretrained")
+    functions, weights = build_measures(given.protocol, columns, policy, device)
+    for column, source in weights.items():
+        if source.startswith("random") and not given.measures:
+            del functions[column]
+            weights[column] = "left out: its weights are not on this machine"
+    return PairedEvaluator(functions), notes | weights
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def build_report(
+    subject: Subject, candidate: Candidate, header: dict[str, str], means: list[dict], scenes: tuple[list, list[str]]
+) -> Report:
+    """The report of the model under test."""
+    log, ranking, ranked_by = read_history(subject.run)
+    start = log[0] if log else {}
+    frozen = "; ".join(f"{name}: {source}" for name, source in start.get("weights", {}).items())
+    facts = candidate.facts | {"sha256": candidate.facts["sha256"][:12], "frozen networks": frozen} | header
+    return Report(
+        title=candidate.label,
         facts={name: fact for name, fact in facts.items() if fact},
-        config=to_dict(config) if config else {},
+        config=to_dict(subject.config) if subject.config else {},
         log=log,
         ranking=ranking,
         ranked_by=ranked_by,
         means=means,
-        labels={name: f"{m.label} ({m.unit})" if m.unit else m.label for name, m in metrics.MEASURES.items()},
-        digits={name: m.digits for name, m in metrics.MEASURES.items()},
-        scenes=pictures,
-        captions=captions,
-        warning=log[0].get("warning", "") if log else "",
+        labels={name: f"{m.label} ({m.unit})" if m.unit else m.label for name, m in MEASURES.items()},
+        digits={name: m.digits for name, m in MEASURES.items()},
+        scenes=scenes[0],
+        captions=scenes[1],
+        warning=start.get("warning", ""),
     )
-    write_report(page, report)
-    show(means, head)
-    print(f"images: {candidates[0].folder}\nreport: {page}")
 
 
-def choose_checkpoint(asked: argparse.Namespace, run: Path | None) -> Path:
-    """The checkpoint under test."""
-    if asked.checkpoint:
-        return zoo.locate(asked.checkpoint)
-    if asked.step is None:
-        return best_checkpoint(run)
-    found = [path for path in checkpoints(run) if step_of(path) == asked.step]
-    if not found:
-        raise UserError(f"{run} has no checkpoint of step {asked.step}")
-    return found[0]
-
-
-def show(means: list[dict], head: dict[str, str]) -> None:
-    """The table of means, on the terminal."""
-    for key, value in head.items():
+def print_means(means: list[dict], header: dict[str, str]) -> None:
+    """Print the table of means."""
+    for key, value in header.items():
         print(f"{key}: {value}")
     width = max((len(row["model"]) for row in means), default=0)
     for row in means:
-        measures = {column: metrics.MEASURES[column] for column in row if column in metrics.MEASURES}
+        measures = {column: MEASURES[column] for column in row if column in MEASURES}
         values = (f"{measure.label} {row[column]:.{measure.digits}f}" for column, measure in measures.items())
         print(f"  {row['model']:<{width}}  " + "  ".join(values))
+
+
+def main() -> None:
+    given = parse(sys.argv[1:])
+    device, image_format = choose_device(given.device), ImageFormat(given.format, given.quality or 95)
+    subject = open_subject(given, device)
+    test_set = open_test_set(given, subject)
+    candidates = open_candidates(given, subject, test_set, device)
+    evaluator, notes = open_evaluator(given, subject.config, test_set, device)
+    header = {"data": test_set.name, "images": f"{len(test_set.split.raws)}, {given.format}"}
+    if evaluator.functions:
+        candidates.append(Candidate(DEMOSAICED, None, test_set.reference, {}))
+        header["protocol"] = f"{given.protocol}: {protocols.PROTOCOLS[given.protocol].summary}"
+    header |= notes
+    try:
+        with Progress("rendered", 0, len(test_set.split.raws), unit="image") as progress:
+            results = run_test(candidates, test_set, evaluator, image_format, device, progress.update)
+    except torch.OutOfMemoryError:
+        raise UserError("the device's memory is full: use --device cpu") from None
+    folder = _output_folder(given, subject)
+    means = write_tables(candidates, results, header, folder)
+    page = (subject.run if subject.run and not given.output else folder) / "report.html"
+    scenes = choose_scenes(candidates[0], test_set, results[0][0], image_format)
+    write_report(page, build_report(subject, candidates[0], header, means, scenes))
+    print_means(means, header)
+    print(f"images: {candidates[0].folder}\nreport: {page}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The algorithm, what it keeps, and what it tells: built objects go in, detached statistics come out."""
+"""How a task is trained: the algorithms, the loop, checkpoints, logs, several processes. Knows no task by name."""

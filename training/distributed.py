@@ -1,4 +1,4 @@
-"""The processes of one run: `torchrun fit.py` starts several, which hold the same weights and share each batch."""
+"""Several processes for one run: `torchrun fit.py` starts them; they hold the same weights and share each batch."""
 
 import hashlib
 import os
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from errors import UserError
 
-PATIENCE = timedelta(minutes=30)  # for the others, such as while the first of them downloads weights
+TIMEOUT = timedelta(minutes=30)  # for a process that waits for another, which may be downloading weights
 
 
 @dataclass(frozen=True)
 class Group:
-    """Where this process stands among those of its run; by default it is the only one, and all of this does nothing."""
+    """This process among those of its run. By default it is the only one, and the methods change nothing."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # among those on this machine
-    device: str = ""  # what this process has to use, where there are several
+    local_rank: int = 0  # among the processes on this machine
+    device: str = ""  # the device that this process must use; empty if it is the only process
 
     @property
     def main(self) -> bool:
@@ -43,29 +43,29 @@ class Group:
         return tensor
 
     def largest(self, number: int) -> int:
-        """The largest of all processes' numbers; asks the other hosts, not the device."""
+        """The largest of all processes' numbers; exchanged between hosts, without waiting for a GPU."""
         if self.size == 1:
             return number
         held = torch.tensor(number)
         _together(lambda: dist.all_reduce(held, dist.ReduceOp.MAX))
         return int(held)
 
-    def agree(self, what: str) -> None:
-        """Raises `UserError` where processes do not hold the same: `what` says in words what this one holds."""
+    def agree(self, facts: str) -> None:
+        """Raise `UserError` unless all processes pass the same `facts`."""
         if self.size > 1:
             held = [torch.zeros(4, dtype=torch.int64) for _ in range(self.size)]
-            mine = torch.frombuffer(bytearray(hashlib.sha256(what.encode()).digest()), dtype=torch.int64)
+            mine = torch.frombuffer(bytearray(hashlib.sha256(facts.encode()).digest()), dtype=torch.int64)
             _together(lambda: dist.all_gather(held, mine))
             other = [rank for rank, theirs in enumerate(held) if not torch.equal(theirs, held[0])]
             if other:
                 raise UserError(
-                    f"process {other[0]} does not start from what process 0 does: give all machines the same data, "
-                    "weights and folder of runs"
+                    f"process {other[0]} has different data, weights or checkpoint than process 0: give all "
+                    "machines the same files and the same folder of runs"
                 )
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process of each machine runs the block, then its others: what one downloads, the others find."""
+        """Run the block in the first process of each machine, then in the others, which find what it downloaded."""
         if self.local_rank:
             self.largest(0)
         yield
@@ -73,9 +73,11 @@ class Group:
             self.largest(0)
 
     def share(self, batch: int) -> int:
-        """How many of a batch's samples each process takes. Raises `UserError` where they cannot be shared evenly."""
+        """The number of samples for each process. Raises `UserError` if the batch cannot be divided evenly."""
         if batch % self.size:
-            raise UserError(f"a batch of {batch} cannot be shared evenly by {self.size} processes: change --data.batch")
+            raise UserError(
+                f"a batch of {batch} cannot be divided evenly among {self.size} processes: change --data.batch"
+            )
         return batch // self.size
 
 
@@ -83,10 +85,10 @@ ALONE = Group()
 
 
 def join(device: str) -> Group:
-    """The processes that torchrun started, as its environment says; or this one alone.
+    """Join the processes that torchrun started, according to its environment variables; `ALONE` without torchrun.
 
-    `device` is the config's. Each process takes the GPU of its local rank. Raises `UserError` where there are too few,
-    or one is named.
+    `device` is the config's. Each process takes the GPU of its local rank. Raises `UserError` if there are too few
+    GPUs, or if `device` names a single one.
     """
     if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         return ALONE
@@ -96,32 +98,32 @@ def join(device: str) -> Group:
         raise UserError(f"{size} processes cannot all use the device '{device}': leave --device out, or name cpu")
     if local_rank >= gpus and (gpus or device == "cuda"):
         raise UserError(f"{local_rank + 1} processes, but {gpus} GPUs on this machine: change --nproc-per-node")
-    # Counts go through the hosts, gradients through the GPUs.
+    # Numbers such as stop requests are exchanged between hosts (gloo), gradients between GPUs (NCCL).
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     if gpus:
         torch.cuda.set_device(local_rank)
-    _together(lambda: dist.init_process_group(backend, timeout=PATIENCE))
+    _together(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
     return Group(rank, size, local_rank, f"cuda:{local_rank}" if gpus else "cpu")
 
 
 def leave(status: int = 0) -> None:
-    """Take leave of the others, at the end of a run or before it: ends this process where it is one of several."""
+    """Leave the group. Ends this process with `status` if it is one of several, otherwise does nothing."""
     if dist.is_initialized():
-        if status == 0:  # otherwise the others may be gone, and this would wait for them
+        if status == 0:  # after an error the others may have ended, and this call would wait for them
             dist.destroy_process_group()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # gloo sometimes aborts a process that ends in Python's own way
+        os._exit(status)  # gloo sometimes aborts a process that exits normally
 
 
 def _together(run: Callable[[], Any]) -> None:
-    """Do what all processes do at once; fails where one of them has ended."""
+    """Run an operation that all processes take part in. Raises `UserError` if one of them has ended."""
     try:
         run()
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:  # gloo's and NCCL's ways of saying so
+    except RuntimeError as error:  # what gloo and NCCL raise then
         raise UserError(
-            f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0]}); "
-            "start all of them again with --resume"
+            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0]}). "
+            "Start all processes again with --resume"
         ) from None

@@ -1,4 +1,4 @@
-"""The training step: a generator under several losses, balanced, against its critics (section 3.7, Eqs. 10 to 12)."""
+"""The paper's training step: a generator under balanced losses, against its critics (section 3.7, Eqs. 10 to 12)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,47 +16,47 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees. All (N, ...), on the device."""
+    """The input of one step: tensors (N, ...) on the device."""
 
     inputs: Tensor  # the generator's input
-    reference: Tensor | None  # the demosaiced rendering of the same mosaics, (N, 3, H, W), where a term needs it
-    target: Tensor  # photographs, of other scenes if training is unpaired, (N, 3, H, W)
+    reference: Tensor | None  # the demosaiced rendering of the same mosaics, (N, 3, H, W), if a term compares with it
+    target: Tensor  # photographs, (N, 3, H, W); of other scenes in unpaired training
 
 
 @dataclass(frozen=True)
 class View:
-    """A frozen network's look at an image: `compute(image)` gives the features called `names`."""
+    """Features of an image: `compute(image)` gives those in `names`, in that order, usually by a frozen network."""
 
     names: tuple[str, ...]
     compute: Callable[[Tensor], Iterable[Tensor]]
 
 
-_PLAIN = View(("image",), lambda image: (image,))
+_IMAGE = View(("image",), lambda image: (image,))  # the image itself is a feature, too
 
 
 @dataclass(frozen=True)
 class Term:
-    """A loss on one feature of the generated image, alone or with that of `against`: "reference" or "target"."""
+    """A loss on one feature of the generated image, alone or compared with the same feature of another image."""
 
     name: str
-    weight: float
+    weight: float  # the norm of its gradient at the generator's parameters
     feature: str
-    against: str | None
-    loss: Callable[..., Tensor]
+    against: str | None  # "reference", "target", or None: the generated image alone
+    loss: Callable[..., Tensor]  # (feature) or (feature, other feature) -> scalar
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """A critic of one feature: an adversarial term for the generator, and what judges it."""
+    """A critic of one feature, and the weight of its adversarial term in the generator's loss."""
 
     name: str
     weight: float
     feature: str
-    critic: nn.Module
+    critic: nn.Module  # feature (N, ...) -> logits (N,)
 
 
-class Game(Protocol):
-    """What generator and critics play for, on features (N, ...): `losses.adversarial.RelativisticLoss`."""
+class AdversarialLoss(Protocol):
+    """The losses of generator and critics on features (N, ...), such as `losses.adversarial.RelativisticLoss`."""
 
     def generator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> Tensor: ...
 
@@ -65,10 +65,9 @@ class Game(Protocol):
 
 @dataclass
 class Trainer:
-    """All that one stage of training needs; `step` is the algorithm.
+    """Everything that one stage of training needs; `step` is the algorithm.
 
-    `views` are run once on the generated image and once on each image that a term compares it with. Where several
-    processes share a batch, `average_` replaces a gradient by its mean over all of them.
+    Each of the `views` is computed once for the generated image and once for each image that it is compared with.
     """
 
     generator: nn.Module
@@ -77,69 +76,73 @@ class Trainer:
     terms: Sequence[Term]
     adversaries: Sequence[Adversary] = ()
     critic_optimizer: torch.optim.Optimizer | None = None
-    game: Game | None = None
-    critic_every: int = 1  # the critics learn every so many steps
-    clip_norm: float = 1.0  # of each critic's gradient
-    schedule: LRScheduler | None = None  # steps with the generator
-    critic_schedule: LRScheduler | None = None  # steps with the critics
-    ema_decay: float = 0.0  # 0 is no average
-    average_: Callable[[Tensor], Tensor] | None = None
+    adversarial: AdversarialLoss | None = None
+    critic_every: int = 1  # steps from one update of the critics to the next
+    clip_norm: float = 1.0  # the norm to which each critic's gradient is clipped
+    schedule: LRScheduler | None = None  # of the generator's learning rate
+    critic_schedule: LRScheduler | None = None  # of the critics'
+    ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
+    average_: Callable[[Tensor], Tensor] | None = None  # replaces a gradient by its mean over all processes
     ema: AveragedModel | None = field(init=False, default=None)
 
     def __post_init__(self):
         self.parameters = list(self.generator.parameters())
-        self.judges = [*self.terms, *self.adversaries]
-        self.weights = torch.tensor([judge.weight for judge in self.judges], device=self.parameters[0].device)
+        self.objectives = [*self.terms, *self.adversaries]  # all that the generator's loss consists of
+        self.weights = torch.tensor([o.weight for o in self.objectives], device=self.parameters[0].device)
         if self.ema_decay:
             self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
 
     @property
     def result(self) -> nn.Module:
-        """The generator to keep: the average, once there is one."""
+        """The generator to validate and save: the moving average, once there is one."""
         return self.ema.module if self.ema and self.ema.n_averaged > 0 else self.generator
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """One update of the generator and, every `critic_every`-th `number`, of the critics.
+        """Update the generator and, at every `critic_every`-th `number`, the critics.
 
-        Returns statistics, which stay on the device: nothing here waits for it.
+        Returns statistics, detached. They stay on the device: nothing in a step waits for it.
         """
         generated = self.generator(batch.inputs)
         with torch.no_grad():
-            real = self.look(batch.target, {a.feature for a in self.adversaries} | self.compares_with("target"))
-            reference = self.look(batch.reference, self.compares_with("reference"))
-        statistics, at_image, fake = self._judge(generated.detach().requires_grad_(), real, reference)
-        statistics |= self._update_generator(generated, at_image)
+            real = self.features(batch.target, {a.feature for a in self.adversaries} | self.compared_with("target"))
+            reference = self.features(batch.reference, self.compared_with("reference"))
+        image = generated.detach().requires_grad_()
+        statistics, image_gradients, fake = self.image_gradients(image, real, reference)
+        statistics |= self._update_generator(generated, image_gradients)
         if self.adversaries and number % self.critic_every == 0:
             statistics |= self._update_critics(fake, real)
         return statistics
 
-    def _judge(self, image: Tensor, real: Features, reference: Features) -> tuple[dict, dict[str, Tensor], Features]:
-        """What each judge says of the generated `image`: its loss, its gradient there; and what was seen, detached.
+    def image_gradients(
+        self, image: Tensor, real: Features, reference: Features
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Features]:
+        """({"loss/NAME": value}, {name: gradient at `image`}, features of `image`), the last two for all objectives.
 
-        A view is judged before the next one looks: so no more than one frozen network's graph is alive.
+        The objectives of one view are finished before the next view is computed, so that the graph of only one frozen
+        network is in memory at a time.
         """
-        losses, gradients, fake = {}, {}, {}
-        for view in (_PLAIN, *self.views):
-            judges = [judge for judge in self.judges if judge.feature in view.names]
-            features = dict(zip(view.names, view.compute(image), strict=True)) if judges else {}
-            for judge in judges:
-                loss = self._loss(judge, features[judge.feature], real, reference)
-                more = judge is not judges[-1]
-                (gradients[judge.name],) = torch.autograd.grad(loss, image, retain_graph=more)
-                losses[f"loss/{judge.name}"] = loss.detach()
-            fake |= {name: feature.detach() for name, feature in features.items()}
-        return losses, gradients, fake
+        losses, gradients, features = {}, {}, {}
+        for view in (_IMAGE, *self.views):
+            objectives = [objective for objective in self.objectives if objective.feature in view.names]
+            seen = dict(zip(view.names, view.compute(image), strict=True)) if objectives else {}
+            for objective in objectives:
+                loss = self._loss(objective, seen[objective.feature], real, reference)
+                more = objective is not objectives[-1]
+                (gradients[objective.name],) = torch.autograd.grad(loss, image, retain_graph=more)
+                losses[f"loss/{objective.name}"] = loss.detach()
+            features |= {name: feature.detach() for name, feature in seen.items()}
+        return losses, gradients, features
 
-    def _loss(self, judge: Term | Adversary, feature: Tensor, real: Features, reference: Features) -> Tensor:
-        if isinstance(judge, Adversary):
-            return self.game.generator(judge.critic, feature, real[judge.feature])
-        compared = {None: (), "target": (real,), "reference": (reference,)}[judge.against]
-        return judge.loss(feature, *(other[judge.feature] for other in compared))
+    def _loss(self, objective: Term | Adversary, feature: Tensor, real: Features, reference: Features) -> Tensor:
+        if isinstance(objective, Adversary):
+            return self.adversarial.generator(objective.critic, feature, real[objective.feature])
+        others = {None: (), "target": (real,), "reference": (reference,)}[objective.against]
+        return objective.loss(feature, *(other[objective.feature] for other in others))
 
-    def _update_generator(self, generated: Tensor, at_image: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Dynamic Loss Adaptation: the norms are those of the whole batch's gradients."""
-        names = [judge.name for judge in self.judges]
-        gradients = parameter_gradients(generated, [at_image[name] for name in names], self.parameters)
+    def _update_generator(self, generated: Tensor, image_gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Dynamic Loss Adaptation; the norms are those of the whole batch's gradients, over all processes."""
+        names = [objective.name for objective in self.objectives]
+        gradients = parameter_gradients(generated, [image_gradients[name] for name in names], self.parameters)
         if self.average_:
             gradients = self.average_(gradients)
         total, norms = balance(gradients, self.weights)
@@ -152,12 +155,12 @@ class Trainer:
         return {f"norm/{name}": norm for name, norm in zip(names, norms.unbind(), strict=True)}
 
     def _update_critics(self, fake: Features, real: Features) -> dict[str, Tensor]:
-        """The critics judge what the generator's step has made: nothing is generated or looked at again."""
+        """Train the critics on the features of the generator's step: no image or feature is computed again."""
         statistics = {}
         self.critic_optimizer.zero_grad()
         for adversary in self.adversaries:
             feature = adversary.feature
-            loss, details = self.game.discriminator(adversary.critic, fake[feature], real[feature])
+            loss, details = self.adversarial.discriminator(adversary.critic, fake[feature], real[feature])
             loss.backward()
             trained = [p for p in adversary.critic.parameters() if p.requires_grad]
             self._average_gradients(trained)
@@ -172,29 +175,29 @@ class Trainer:
         if self.average_:
             assign(parameters, self.average_(torch.cat([p.grad.flatten() for p in parameters])))
 
-    def look(self, image: Tensor, wanted: set[str]) -> Features:
-        """The `wanted` features of an image; "image" is the image itself."""
-        features = {}
-        for view in (_PLAIN, *self.views):
-            if wanted.intersection(view.names):
-                features |= zip(view.names, view.compute(image), strict=True)
-        return features
+    def features(self, image: Tensor, names: set[str]) -> Features:
+        """The features of an image in `names`, and others that the same views give."""
+        found = {}
+        for view in (_IMAGE, *self.views):
+            if names.intersection(view.names):
+                found |= zip(view.names, view.compute(image), strict=True)
+        return found
 
-    def compares_with(self, what: str) -> set[str]:
-        """The features that terms compare with those of `what` ("reference" or "target")."""
-        return {term.feature for term in self.terms if term.against == what}
+    def compared_with(self, other: str) -> set[str]:
+        """The features that terms compare with those of `other`: "reference" or "target"."""
+        return {term.feature for term in self.terms if term.against == other}
 
     def finite(self) -> bool:
-        """Whether every weight is a number: what is not must not be saved."""
+        """Whether all weights are finite. Others must not be saved."""
         networks = [self.generator, self.result, *(adversary.critic for adversary in self.adversaries)]
         return all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
 
     def state(self) -> dict[str, dict]:
-        """Everything between two steps, as state dicts by name."""
+        """Everything that changes from step to step, as state dicts by name."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state(self, state: dict[str, dict]) -> None:
-        """Take up a `state`; raises KeyError or RuntimeError where it is another trainer's."""
+        """Continue from a `state`. Raises KeyError or RuntimeError if it belongs to another trainer."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 

@@ -1,0 +1,162 @@
+"""The paper's task: train an ISP from unpaired or paired photographs, as the stages that `training.run` runs."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import config as settings
+from config import Config
+from data.cache import Files, cached_files
+from data.files import Reader, read_photo
+from data.folders import Split, unpaired
+from data.loader import evaluation_pairs, training_batches
+from data.patches import Patches, centre, photo_tensor
+from data.reference import Reference, Spans
+from data.sensor import prepare
+from errors import UserError
+from evaluation.metrics import psnr
+from models import build_model, model_spec
+from pretrained import zoo
+from tasks.data import open_data
+from tasks.device import set_precision
+from tasks.modes import build_pretrainer, build_trainer, find_mode
+from tasks.networks import Networks
+from training.distributed import Group
+from training.run import Stage, Task
+from training.steps import Batch, Trainer
+from training.validation import Render, Validation
+
+RANDOM = "some frozen networks have random weights (see summary.json): do not compare these figures with the paper's"
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a run, and how it is fed to the generator."""
+
+    splits: dict[str, Split]  # "train", "val", "test"
+    reader: Reader
+    reference: Reference
+    input_format: str  # of the generator
+    device: torch.device
+    group: Group
+
+    def inputs(self, mosaic: Tensor) -> Tensor:
+        """The generator's input from mosaics (N, 1, H, W), 1 is white."""
+        return prepare(mosaic, self.reader.sensor, self.input_format)
+
+
+def build_task(config: Config, device: torch.device, group: Group, resume: bool) -> Task:
+    """Everything that a run of this config trains and validates. A resumed run does not load `config.init` again.
+
+    Raises `UserError` for data, weights or settings that do not fit.
+    """
+    torch.manual_seed(config.seed)
+    set_precision(config.compute)
+    with group.in_turn():
+        splits, reader, reference = open_data(config)
+        if find_mode(config.train.mode).needs_pairs and not splits["train"].paired:
+            raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
+        name, generator = build_generator(config.model, "" if resume else config.init)
+        generator.to(device, memory_format=torch.channels_last)
+        config = dataclasses.replace(config, model=name)
+        material = Material(splits, reader, reference, model_spec(name).input_format, device, group)
+        networks = Networks(config, device)
+        trainers = build_pretrainer(config, generator, networks), build_trainer(config, generator, networks)
+        stages = _build_stages(config, material, trainers)
+    train, val = splits["train"], splits["val"]
+    return Task(
+        summary=f"{name} on {device}, {len(train.raws)} mosaics and {len(train.photos)} photographs to train on, "
+        f"{len(val)} pairs to validate on",
+        generator=generator,
+        stages=stages,
+        validation=_build_validation(material, config.log.samples),
+        networks=networks.provenance,
+        config=settings.to_dict(config),
+        description={
+            "model": name,
+            "input_format": material.input_format,
+            "sensor": dataclasses.asdict(reader.sensor),
+        },
+        identity=[path.name for split in splits.values() for path in (*split.raws, *split.photos)],
+        warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
+    )
+
+
+def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
+    """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is."""
+    if not init:
+        name = model or "efficient"
+        return name, build_model(name)
+    name, state = zoo.open_generator(init)
+    if model not in ("", name):
+        raise UserError(f"{init} is a '{name}', not a '{model}': leave --model out")
+    generator = build_model(name)
+    generator.load_state_dict(state)
+    return name, generator
+
+
+def _build_stages(config: Config, material: Material, trainers: tuple[Trainer, Trainer]) -> list[Stage]:
+    """Pretraining and training, each with its own stream of patches."""
+    data, group, train = config.data, material.group, material.splits["train"]
+    split = train if find_mode(config.train.mode).needs_pairs else unpaired(train, data.unpaired, config.seed)
+    steps = 0 if config.init else config.pretrain.steps, config.train.steps
+    folder = Path(data.cache_dir or Path(config.runs) / ".cache")
+    files = cached_files(split, Files(material.reader), data.cache, folder, sum(steps) * data.batch, group.size)
+    spans = Spans(material.reference)
+
+    def to_batch(loaded: dict[str, Tensor]) -> Batch:
+        mosaic = loaded["mosaic"]
+        rendered = material.reference(mosaic, loaded["span"]) if "span" in loaded else None
+        return Batch(material.inputs(mosaic), rendered, loaded["target"])
+
+    def build(number: int, name: str, result: str) -> Stage:
+        trainer = trainers[number]
+        trainer.average_ = group.mean_ if group.size > 1 else None
+        needed = spans if trainer.compared_with("reference") else None
+        patches = Patches(split, files, data.patch, config.seed, stage=number, flips=data.flips, spans=needed)
+
+        def batches(step: int) -> Iterator[dict[str, Tensor]]:
+            return training_batches(patches, data.batch, step, data.workers, material.device, group.rank, group.size)
+
+        return Stage(name, result, steps[number], trainer, batches, to_batch, save_steps=name == "train")
+
+    return [build(0, "pretrain", "pretrained"), build(1, "train", "final")]
+
+
+def _build_validation(material: Material, scenes: int) -> Validation:
+    """PSNR of the validation pairs, and sample rows of demosaiced reference, output, and target.
+
+    Without validation pairs, the samples are training files, and the last image is a photograph of another scene.
+    """
+    val, reader, reference, device = material.splits["val"], material.reader, material.reference, material.device
+    shown = val or material.splits["train"]
+    available = min(len(shown.raws), len(shown.photos))
+    count = min(scenes, available)
+
+    def render(generator: nn.Module) -> Render:
+        return lambda mosaic: generator(material.inputs(mosaic))
+
+    def samples(generator: nn.Module) -> list[list[Tensor]]:
+        rows = []
+        for index in range(0, count * (available // count), available // count):
+            mosaic = reader.mosaic_tensor(centre(reader.mosaic(shown.raws[index])))[None].to(device)
+            photo = photo_tensor(centre(read_photo(shown.photos[index])))
+            rows.append([reference(mosaic)[0], render(generator)(mosaic)[0], photo])
+        return rows
+
+    return Validation(
+        name="val_psnr",
+        title=f"PSNR on the {len(val)} validation pairs (8 bits, RGB, mean over images)",
+        unit="dB",
+        count=len(val),
+        pairs=lambda indices: evaluation_pairs(val.take(indices), reader, device),
+        score=psnr,
+        render=render,
+        samples=samples,
+        baselines={"demosaiced": reference},
+        group=material.group,
+    )

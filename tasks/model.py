@@ -1,0 +1,85 @@
+"""A trained generator for use: open it from a checkpoint, develop mosaics into photographs."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import config as settings
+from config import Config
+from data.sensor import SENSORS, Sensor, prepare
+from errors import UserError
+from models import ModelSpec, build_model, model_spec
+from pretrained import zoo
+
+BAND = 1 << 20  # pixels that a CPU develops at a time
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained generator, and what its checkpoint says of it."""
+
+    source: str  # the file or name that it was opened from
+    name: str  # in `models.MODELS`
+    generator: nn.Module  # in eval mode, on the device
+    sensor: Sensor  # the camera that it was trained for
+    config: Config | None  # of its run; None for a released model
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Its row of `models.MODELS`."""
+        return model_spec(self.name)
+
+    def levels_for(self, data: Sensor) -> Sensor:
+        """Black levels to subtract: the model's own if CFA order and white level match, else the data's.
+
+        The released RMFA-Net, for example, expects 63 for all channels of a camera whose levels the other released
+        models take as 58 to 62.
+        """
+        return self.sensor if (self.sensor.cfa, self.sensor.white_level) == (data.cfa, data.white_level) else data
+
+    @torch.inference_mode()
+    def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
+        """Render mosaics (N, 1, H, W) of `sensor` as 8-bit sRGB (N, 3, H, W), channels-last in memory.
+
+        Integers are digital numbers; in floating point, 1 is white. Values are truncated to 8 bits, as by
+        `evaluation.metrics.to_8_bit`. A CPU processes a large image in bands, which overlap by the network's reach, and
+        reuses its memory: touching fresh memory would take longer than the arithmetic.
+        """
+        count, _, height, width = mosaic.shape
+        reach, rows = self.spec.reach, height
+        if mosaic.device.type == "cpu" and reach is not None:
+            rows = max(2, BAND // (count * width) // 2 * 2)
+        margin = reach or 0
+        image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
+        for top in range(0, height, rows):
+            bottom, first = min(height, top + rows), max(0, top - margin)
+            band = mosaic[:, :, first : bottom + margin]
+            if not band.is_floating_point():
+                band = band.float().div_(sensor.white_level)
+            inputs = prepare(band, sensor, self.spec.input_format)
+            output = self.generator(inputs.contiguous(memory_format=torch.channels_last))
+            visible = output[:, :, top - first : bottom - first].float()
+            image[:, top:bottom] = visible.mul_(255).clamp_(0, 255).permute(0, 2, 3, 1)
+        return image.permute(0, 3, 1, 2)
+
+
+def open_model(source: str, device: torch.device) -> Model:
+    """Open a checkpoint written by fit.py, a released file, or a released name. Raises `UserError` for others."""
+    name, state, description = zoo.open_checkpoint(source)
+    if not all(value.isfinite().all() for value in state.values()):
+        raise UserError(f"{source} has weights that are not finite: its training diverged")
+    generator = build_model(name).eval().requires_grad_(False)
+    generator.load_state_dict(state)
+    sensor = _sensor_of(source, description) if "sensor" in description else SENSORS[model_spec(name).released_for]
+    config = settings.from_dict(description["config"]) if "config" in description else None
+    return Model(source, name, generator.to(device, memory_format=torch.channels_last), sensor, config)
+
+
+def _sensor_of(source: str, description: dict) -> Sensor:
+    """The camera in a checkpoint's description."""
+    try:
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()}
+        return Sensor(**values)
+    except (AttributeError, TypeError):
+        raise UserError(f"{source} is not a checkpoint of fit.py: its sensor is {description['sensor']!r}") from None

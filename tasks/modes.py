@@ -1,0 +1,140 @@
+"""The modes of the paper's task, and the trainers that they are made of (section 3.7, Eqs. 10 to 12)."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from config import Config, Pretrain, Train
+from discriminators import ColorDiscriminator, TextureDiscriminator
+from errors import UserError
+from losses import LOSSES
+from losses.adversarial import RelativisticLoss
+from tasks.networks import Networks, build_views
+from training.steps import Adversary, Term, Trainer
+
+Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, what it is compared with)
+
+# The weights are fields of the config: `pretrain.NAME` and `train.NAME` of a term, `train.adv_NAME` of a critic.
+_PRETRAIN: Terms = {"content": ("vgg_rgb", "reference"), "mse": ("image", "reference"), "tv": ("image", None)}  # Eq. 12
+_PAIRED: Terms = {
+    "content": ("vgg_rgb", "target"),
+    "lpips": ("image", "target"),
+    "dists": ("image", "target"),
+    "tv": ("image", None),
+    "color": ("image", "target"),
+    "mse": ("image", "target"),  # not in Eq. 10; its weight is 0 by default
+}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to train: pretraining with the terms of `pretrain`, then training with `terms` and `critics`.
+
+    `tasks.networks.build_views` lists the features that terms can compare.
+    """
+
+    terms: Terms
+    critics: tuple[str, ...] = ()  # of "color", "lin0", "lin3" (Fig. 3)
+    needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
+    pretrain: Terms = field(default_factory=_PRETRAIN.copy)
+
+
+# A new mode is a row here.
+MODES: dict[str, Mode] = {
+    "unpaired": Mode({"content": ("vgg_luminance", "reference"), "tv": ("image", None)}, ("color", "lin0", "lin3")),
+    "paired": Mode(_PAIRED, needs_pairs=True),
+    "paired_gan": Mode(_PAIRED, ("lin0", "lin3"), needs_pairs=True),
+}
+
+
+def find_mode(name: str) -> Mode:
+    """The row of `MODES`. Raises `UserError` for an unknown name."""
+    if name not in MODES:
+        raise UserError(f"unknown mode '{name}'; known are: {', '.join(MODES)}")
+    return MODES[name]
+
+
+def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
+    """Pretraining on demosaicing (Eq. 12)."""
+    terms = build_terms(find_mode(config.train.mode).pretrain, config.pretrain, networks)
+    optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
+    return Trainer(generator, optimizer, build_views({term.feature for term in terms}, networks), terms)
+
+
+def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
+    """Training in the config's mode (Eq. 10 or 11). Raises `UserError` if all of its weights are 0."""
+    train, mode = config.train, find_mode(config.train.mode)
+    terms = build_terms(mode.terms, train, networks)
+    adversaries = build_adversaries(config, networks)
+    if not (terms or adversaries):
+        raise UserError(f"mode '{train.mode}' has no term left: all its weights are 0")
+    betas = train.beta1, train.beta2
+    optimizer = torch.optim.Adam(generator.parameters(), train.lr, betas, fused=True)
+    critic_optimizer = None
+    if adversaries:
+        trained = [p for adversary in adversaries for p in adversary.critic.parameters() if p.requires_grad]
+        critic_optimizer = torch.optim.Adam(trained, train.critic_lr, betas, fused=True)
+    features = {objective.feature for objective in (*terms, *adversaries)}
+    return Trainer(
+        generator,
+        optimizer,
+        build_views(features, networks, train.blur_color),
+        terms,
+        adversaries,
+        critic_optimizer=critic_optimizer,
+        adversarial=RelativisticLoss(100 * train.gamma if config.as_released else train.gamma),
+        critic_every=train.critic_every,
+        clip_norm=train.clip_norm,
+        schedule=_schedule(train, optimizer, train.steps),
+        critic_schedule=_schedule(train, critic_optimizer, train.steps // train.critic_every),
+        ema_decay=train.ema,
+    )
+
+
+def _schedule(
+    train: Train, optimizer: torch.optim.Optimizer | None, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    if optimizer is None or train.schedule == "constant":
+        return None
+    lowest = 0.01 * optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps), lowest)
+
+
+def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks) -> list[Term]:
+    """The terms whose weight is not 0."""
+    built = []
+    for name, (feature, against) in terms.items():
+        if weight := getattr(weights, name):
+            measure = (networks.function(name),) if name in ("lpips", "dists") else ()
+            built.append(Term(name, weight, feature, against, LOSSES[name](*measure)))
+    return built
+
+
+def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
+    """The mode's critics whose weight is not 0 (Fig. 3), or the ablations of section 4.2 that see images."""
+    train, patch = config.train, config.data.patch
+    inputs = {"color": "tokens" if train.color_critic == "vit" else "blurred", "lin0": "lin0", "lin3": "lin3"}
+    if train.texture_critics == "image":  # one critic of the grey image, with lin0's weight, replaces both
+        inputs = {"color": inputs["color"], "lin0": "grey"}
+    critics = find_mode(train.mode).critics
+    inputs = {name: inputs[name] for name in critics if name in inputs and getattr(train, f"adv_{name}")}
+    blank, shapes = torch.zeros(1, 3, patch, patch, device=networks.device), {}
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling for one blank image would take minutes
+        for view in build_views(set(inputs.values()), networks, train.blur_color):
+            features = zip(view.names, view.compute(blank), strict=True)
+            shapes |= {name: feature.shape for name, feature in features}
+    adversaries = []
+    for name, feature in inputs.items():
+        critic = build_critic(shapes[feature], train_fc1=not config.as_released)
+        critic.to(networks.device, memory_format=torch.channels_last)
+        label = "grey" if feature == "grey" else name
+        adversaries.append(Adversary(label, getattr(train, f"adv_{name}"), feature, critic))
+    return adversaries
+
+
+def build_critic(shape: torch.Size, train_fc1: bool) -> nn.Module:
+    """The critic of Fig. 3 for features of this shape: tokens (N, T, C) or maps (N, C, H, W)."""
+    if len(shape) == 3:
+        return ColorDiscriminator(shape[2])
+    return TextureDiscriminator(shape[1], tuple(shape[2:]), train_fc1)

@@ -1,0 +1,114 @@
+"""The frozen networks of a run, their precision, and the views through which terms and critics see an image."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from config import Compute, Config
+from losses.color import blur
+from losses.content import luminance3
+from pretrained import backbones, perceptual
+from training.steps import View
+
+GREY = (0.299, 0.587, 0.114)  # weights of R, G, B (released code)
+LAYERS = {"lin0": "relu1", "lin3": "relu4"}  # the AlexNet features that LPIPS+ weights with lin0 and lin3 (section 3.5)
+
+
+class Networks:
+    """The frozen networks of a run: "vgg", "alexnet", "vit", "lpips" (LPIPS+) and "dists", each built on first use."""
+
+    def __init__(self, config: Config, device: torch.device):
+        options, normalise = config.backbones, not config.as_released
+        self.device, self.compute, self.built = device, config.compute, {}
+        self.builders = {
+            "vgg": lambda: backbones.vgg19(options.weights, options.vgg_file),
+            "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=normalise),
+            "vit": lambda: backbones.vit(options.weights, options.vit, options.vit_file, normalise=normalise),
+            "lpips": lambda: perceptual.lpips_plus(options.weights),
+            "dists": lambda: perceptual.dists(options.weights),
+        }
+
+    def __call__(self, name: str) -> nn.Module:
+        """The network by name, on the device, in the run's precision."""
+        if name not in self.built:
+            network = self.builders[name]().to(self.device, memory_format=torch.channels_last)
+            if self.compute.precision == "bf16":
+                _store_in_bf16(network)
+            if self.compute.compile:
+                network.compile(dynamic=False)
+            self.built[name] = network
+        return self.built[name]
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The network as a function, under autocast if the config says so; it returns float32."""
+        network, context = self(name), autocast(self.compute, self.device)
+
+        def run(*arguments: Any) -> Any:
+            with context():
+                features = network(*arguments)
+            return {k: v.float() for k, v in features.items()} if isinstance(features, dict) else features.float()
+
+        return run
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Where the weights of each network that was built are from."""
+        return {name: network.provenance for name, network in self.built.items()}
+
+
+def autocast(compute: Compute, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """The context in which the frozen networks run."""
+    if compute.precision != "bf16":
+        return nullcontext
+    return partial(torch.autocast, device.type, torch.bfloat16)
+
+
+def _store_in_bf16(network: nn.Module) -> None:
+    """Convert the weights once to what autocast would convert them to in every step."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(torch.bfloat16)
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def build_views(features: set[str], networks: Networks, blur_tokens: bool = False) -> list[View]:
+    """The views that give the wanted `features` of an image (N, 3, H, W); the feature "image" needs none.
+
+    Features: "vgg_rgb", "vgg_luminance" (section 3.1), "tokens" (the ViT's, section 3.4, of the blurred image with
+    `blur_tokens`), "lin0", "lin3" (AlexNet's, section 3.5), "blurred" and "grey" images (section 4.2).
+    """
+    chains = {
+        "vgg_rgb": lambda: (networks.function("vgg"),),
+        "vgg_luminance": lambda: (luminance3, networks.function("vgg")),
+        "tokens": lambda: (*((blur,) if blur_tokens else ()), networks.function("vit")),
+        "blurred": lambda: (blur, lambda image: 2 * image - 1),
+        "grey": lambda: (grey3,),
+    }
+    views = [_chain(name, *build()) for name, build in chains.items() if name in features]
+    if names := tuple(name for name in LAYERS if name in features):
+        alexnet, layers = networks.function("alexnet"), tuple(LAYERS[name] for name in names)
+        views.append(View(names, lambda image: alexnet(grey3(image), layers).values()))
+    return views
+
+
+def _chain(name: str, *functions: Callable[[Tensor], Tensor]) -> View:
+    """A view of one feature: the functions applied one after another."""
+
+    def compute(image: Tensor) -> tuple[Tensor]:
+        for function in functions:
+            image = function(image)
+        return (image,)
+
+    return View((name,), compute)
+
+
+def grey3(image: Tensor) -> Tensor:
+    """The texture critics' input: grey in three equal channels (section 3.5), (N, 3, H, W) -> (N, 3, H, W)."""
+    channels = image.split(1, dim=1)
+    return sum(weight * channel for weight, channel in zip(GREY, channels, strict=True)).expand(-1, 3, -1, -1)

@@ -1,0 +1,112 @@
+"""How the checkpoints of a run are scored: on which files, against what, and where the scores are stored."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from config import Compute, Config
+from data.files import read_photo
+from data.folders import Split, unpaired
+from data.loader import whole_files
+from data.patches import centre, photo_tensor
+from data.reference import Reference
+from errors import UserError
+from evaluation import protocols
+from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator
+from evaluation.scoring import Material, Scorer
+from evaluation.tables import ScoreTables, folder_of
+from pretrained.perceptual import PERCEPTUAL
+from tasks.data import open_data
+from tasks.model import open_model
+from tasks.networks import Networks
+
+UNPAIRED_FILES = 256  # at most this many mosaics, evenly spaced, are scored without pairs
+PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the photographs of a run
+
+
+def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: Sequence[str] = ()) -> ScoreTables:
+    """The score tables of a run: of a `protocol`, with ground truth, or with `rank` "unpaired", without it."""
+    splits, reader, _ = open_data(config)
+    split = validation_split(splits, rank)
+    files = [(path.name, path.stat().st_size) for path in (*split.raws, *split.photos)]
+    digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
+    facts = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
+    if rank == "unpaired":
+        facts = {"protocol": UnpairedEvaluator.summary, **facts}
+        return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
+    columns = protocols.choose(protocol, measures)
+    if not any(protocols.needs_network(protocol, column) for column in columns):
+        del facts["weights"]
+    facts = {"protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}", **facts}
+    return ScoreTables(folder_of(run, protocol), protocol, columns, facts)
+
+
+def validation_split(splits: dict[str, Split], rank: str) -> Split:
+    """The files on which checkpoints are compared. Raises `UserError` if that needs pairs and there are none."""
+    if rank == "unpaired":
+        split = splits["val"] or splits["train"]
+        every = -(-len(split.raws) // UNPAIRED_FILES)
+        return Split(split.raws[::every], (), paired=False)
+    if not splits["val"]:
+        raise UserError("this run has no validation pairs; score its checkpoints without pairs: --rank unpaired")
+    return splits["val"]
+
+
+def open_scorer(config: Config, tables: ScoreTables, device: torch.device, at_once: int = 0) -> Scorer:
+    """A scorer of a run's checkpoints for these tables."""
+
+    def load(pixels: int) -> Material:
+        return _load_material(config, tables, device, pixels)
+
+    return Scorer(tables, load, open_model, device, at_once)
+
+
+def _load_material(config: Config, tables: ScoreTables, device: torch.device, pixels: int) -> Material:
+    splits, reader, reference = open_data(config)
+    split = validation_split(splits, tables.protocol)
+    batches = [(names, mosaic.to(device), target) for names, mosaic, target in whole_files(split, reader, pixels)]
+    if tables.protocol == "unpaired":
+        evaluator, notes = build_unpaired_evaluator(config, splits["train"], reference, device)
+        evaluator.calibrate(mosaic for _, mosaic, _ in batches)
+    else:
+        functions, notes = build_measures(tables.protocol, tables.columns, config.backbones.weights, device)
+        evaluator = PairedEvaluator(functions)
+    files = []
+    for names, mosaic, target in batches:
+        prepared = evaluator.prepare(mosaic, None if target is None else target.to(device))
+        files.append((names, mosaic, prepared))
+    return Material(reader.sensor, files, evaluator, notes)
+
+
+def build_measures(
+    protocol: str, columns: Sequence[str], weights: str, device: torch.device
+) -> tuple[dict[str, Callable[[Tensor, Tensor], Tensor]], dict[str, str]]:
+    """(a protocol's measures by column, where the weights of those with a network are from)."""
+    networks = {}
+
+    def network(column: str) -> nn.Module:
+        networks[column] = PERCEPTUAL[column](weights).to(device)
+        return networks[column]
+
+    functions = protocols.build(protocol, columns, network)
+    return functions, {column: network.provenance for column, network in networks.items()}
+
+
+def build_unpaired_evaluator(
+    config: Config, train: Split, reference: Reference, device: torch.device
+) -> tuple[UnpairedEvaluator, dict[str, str]]:
+    """(the evaluator that needs no pairs, made of a run's AlexNet, ViT and photographs; where those are from).
+
+    It computes in float32, without compilation, whatever the run did, so that scores of different runs compare.
+    """
+    networks = Networks(dataclasses.replace(config, compute=Compute()), device)
+    photos = unpaired(train, config.data.unpaired, config.seed).photos
+    chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
+    with torch.inference_mode():
+        images = (photo_tensor(centre(read_photo(path))).to(device) for path in chosen)
+        evaluator = UnpairedEvaluator(networks("alexnet"), networks("vit"), reference, images)
+    return evaluator, networks.provenance | {"photographs": str(len(chosen))}

@@ -1,0 +1,278 @@
+"""The training loop of every task: its stages, resuming, validation, and what is written to the run's folder, when."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+import storage
+from errors import UserError
+from training.checkpoint import save_generator
+from training.distributed import ALONE, Group
+from training.log import DIVERGED, NoLog, Progress, RunLog, Stopwatch, to_floats
+from training.validation import Validation
+
+
+class Algorithm(Protocol):
+    """What the loop needs of a training algorithm, such as `training.steps.Trainer`."""
+
+    result: nn.Module  # the generator to validate and save
+
+    def step(self, batch: Any, number: int) -> dict[str, Tensor]:
+        """Make step `number` (from 1) and return statistics, which stay on the device."""
+
+    def finite(self) -> bool:
+        """Whether all weights are finite."""
+
+    def state(self) -> dict[str, dict]:
+        """Everything that changes from step to step."""
+
+    def load_state(self, state: dict[str, dict]) -> None:
+        """Continue from a `state`. Raises KeyError or RuntimeError if it does not fit."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run with its own algorithm and data."""
+
+    name: str  # in the log and in messages, such as "pretrain"
+    result: str  # what its generator is called in the summary, such as "pretrained"
+    steps: int
+    algorithm: Algorithm
+    batches: Callable[[int], Iterator[Any]]  # an endless stream of loaded batches, from a step on
+    prepare: Callable[[Any], Any]  # a loaded batch -> the algorithm's
+    save_steps: bool = True  # save a checkpoint every so many steps; otherwise one, at the end, named by `result`
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often what is written, in steps; each is also done after a stage's last step."""
+
+    log: int
+    validate: int
+    checkpoint: int
+    state: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, as far as the loop needs to know it."""
+
+    summary: str  # one line: what is trained on what
+    generator: nn.Module  # what all stages train
+    stages: Sequence[Stage]
+    validation: Validation
+    networks: dict[str, str]  # the frozen networks, and where the weights of each are from
+    config: dict[str, Any]  # goes into config.json and every checkpoint
+    description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
+    identity: Any = None  # what must be the same in all processes of a run, such as the names of the files
+    warning: str = ""  # what a reader of any figure must know
+
+
+class StopRequest:
+    """Turns Ctrl-C or SIGTERM into a request to stop after the current step; a second one stops immediately.
+
+    Signals within `grace` seconds of the first count as the same one.
+    """
+
+    def __init__(self, say: Callable[[str], None], grace: float = 0.0):
+        self.signal, self.say, self.grace, self.time = 0, say, grace, 0.0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, _frame) -> None:
+        if self.signal and time.monotonic() - self.time >= self.grace:
+            raise KeyboardInterrupt
+        if self.signal:
+            return
+        self.signal, self.time = number, time.monotonic()
+        self.say("\nFinishing this step and saving. Press Ctrl-C again to quit immediately.")
+
+
+@contextmanager
+def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
+    """Create or reuse a run's folder and lock it during the block.
+
+    Raises `UserError` if another process trains there, or if there is a run already that is not to be resumed.
+    """
+    with storage.lock(folder / ".lock", wait=False) as locked:
+        if not locked:
+            raise UserError(f"another process is training {folder}")
+        if (folder / "config.json").exists() and not resume:
+            raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
+        yield
+
+
+class Run:
+    """A run: its task, its folder, and how far training has got. In a `group`, only the main process writes files."""
+
+    def __init__(self, folder: Path, task: Task, every: Intervals, group: Group = ALONE, resume: bool = False):
+        self.folder, self.task, self.every, self.group = folder, task, every, group
+        self.stage, self.step, self.scores = 0, 0, {}  # the current stage, steps done in it, scores by name
+        self.log = self._restore() if resume else self._begin()
+        sums = {name: value.double().sum().item() for name, value in task.generator.state_dict().items()}
+        group.agree(repr((self.stage, self.step, task.networks, task.identity, sums)))
+
+    def _begin(self) -> RunLog:
+        if not self.group.main:
+            return NoLog()
+        storage.write_json(self.folder / "config.json", self.task.config)
+        log = RunLog(self.folder)
+        log.begin({"weights": self.task.networks} | ({"warning": self.task.warning} if self.task.warning else {}))
+        return log
+
+    def _restore(self) -> RunLog:
+        state = storage.load(self.folder / "last.pt")
+        try:
+            if state["weights"] != self.task.networks:
+                raise UserError(f"the frozen networks were {state['weights']} and are now {self.task.networks}")
+            self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
+            self.task.stages[self.stage].algorithm.load_state(state["trainer"])
+            torch.set_rng_state(state["rng"])
+            if not self.group.main:
+                return NoLog()
+            log = RunLog(self.folder, state["log_position"], self._total_steps())
+        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"{self.folder / 'last.pt'} does not fit this config: {error}") from None
+        storage.write_json(self.folder / "config.json", self.task.config)
+        return log
+
+    def train(self) -> None:
+        """Train from the current step to the end of the last stage, then print and write the summary."""
+        self._announce()
+        for name, render in self.task.validation.baselines.items():
+            if self.task.validation.count and name not in self.scores:
+                self.scores[name] = self.task.validation.measure(render)
+        stop = StopRequest(self._say, grace=0.0 if self.group.size == 1 else 5.0)  # torchrun may repeat a signal
+        while self.stage < len(self.task.stages):
+            stage = self.task.stages[self.stage]
+            self._train_stage(stage, stop)
+            self.stage, self.step = self.stage + 1, 0
+            if not stage.save_steps:
+                self._save_generator(stage.result, stage)
+        self.log.close()
+        self._summarize()
+
+    def _train_stage(self, stage: Stage, stop: StopRequest) -> None:
+        if stage.steps == 0:
+            self._validate(stage)
+        if self.step >= stage.steps:
+            return
+        batches, watch, stopping = stage.batches(self.step), Stopwatch(self.step), False
+        score = next((self.scores[s.result] for s in reversed(self.task.stages) if s.result in self.scores), None)
+        notes = {} if score is None else {self.task.validation.name: score}
+        with Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **notes) as progress:
+            while self.step < stage.steps and not stopping:
+                with watch:
+                    loaded = next(batches)
+                statistics = stage.algorithm.step(stage.prepare(loaded), self.step + 1)
+                self.step += 1
+                stopping = bool(self.group.largest(stop.signal))
+                progress.update(self.step, **self._write(stage, statistics, stopping))
+        self._say(f"{stage.name}: {watch.report(self.step)}")
+        if stopping:
+            self._stop(stage, stop)
+
+    def _stop(self, stage: Stage, stop: StopRequest) -> None:
+        self.group.largest(0)  # wait until the main process has written: torchrun ends all when the first one ends
+        if stage is self.task.stages[-1] and self.step == stage.steps:
+            return
+        self.log.close()
+        self._say(f"Stopped at step {self.step} of {stage.name}. Continue with --resume.")
+        sys.exit(128 + (stop.signal or signal.SIGTERM))
+
+    # --- what is written ----------------------------------------------------------------------------------------------
+
+    def _write(self, stage: Stage, statistics: dict[str, Tensor], stopping: bool) -> dict[str, float]:
+        """Write whatever is due after this step; returns what the progress bar shows."""
+
+        def due(interval: int) -> bool:
+            return self.step % interval == 0 or self.step == stage.steps
+
+        checkpoint = due(self.every.checkpoint) and stage.save_steps
+        state = due(self.every.state) or stopping
+        where = f"step {self.step} of {stage.name}"
+        if due(self.every.log) or checkpoint or state:
+            values = to_floats(statistics, where, self.group.mean_)
+        if (checkpoint or state) and not stage.algorithm.finite():
+            raise UserError(f"a weight is not finite at {where}: {DIVERGED}")
+        if due(self.every.log):
+            self.log.write(stage.name, self.step, self._total_steps(), values)
+        notes = self._validate(stage) if due(self.every.validate) else {}
+        if checkpoint:
+            self._save_generator(f"step_{self.step:07d}", stage)
+        if state:
+            self._save_state(stage)
+        return notes
+
+    def _validate(self, stage: Stage) -> dict[str, float]:
+        """Write sample images, and the score if there are validation pairs."""
+        validation, generator = self.task.validation, stage.algorithm.result
+        if self.group.main:
+            validation.save_samples(self.folder / "samples" / f"{stage.name}_{self.step:07d}.png", generator)
+        score = validation.measure(validation.render(generator))
+        if score is None:
+            return {}
+        self.scores[stage.result] = score
+        self.log.write(stage.name, self.step, self._total_steps(), {validation.name: score})
+        return {validation.name: score}
+
+    def _save_generator(self, name: str, stage: Stage) -> None:
+        if self.group.main:
+            description = self.task.description | {"config": self.task.config, "weights": self.task.networks}
+            path = self.folder / "checkpoints" / f"{name}.pt"
+            save_generator(path, stage.algorithm.result, self.step, description)
+
+    def _save_state(self, stage: Stage) -> None:
+        if not self.group.main:
+            return
+        state = {
+            "stage": self.stage,
+            "step": self.step,
+            "psnr": self.scores,
+            "weights": self.task.networks,
+            "log_position": self.log.position,
+            "rng": torch.get_rng_state(),
+            "config": self.task.config,
+            "trainer": stage.algorithm.state(),
+        }
+        storage.save(self.folder / "last.pt", state)
+
+    def _total_steps(self) -> int:
+        """Steps done in all stages."""
+        return sum(stage.steps for stage in self.task.stages[: self.stage]) + self.step
+
+    # --- what is printed ----------------------------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        if self.group.main:
+            print(text, file=sys.stderr, flush=True)
+
+    def _announce(self) -> None:
+        processes = f" ({self.group.size} processes)" if self.group.size > 1 else ""
+        self._say(f"{self.folder}: {self.task.summary}{processes}")
+        for name, source in self.task.networks.items():
+            self._say(f"  {name}: {source}")
+        if self.task.warning:
+            self._say(f"warning: {self.task.warning}")
+
+    def _summarize(self) -> None:
+        """Print the table of scores, and write it to summary.json."""
+        if not self.group.main:
+            return
+        validation = self.task.validation
+        names = [*validation.baselines, *(stage.result for stage in self.task.stages)]
+        scores = {name: self.scores.get(name) for name in names}
+        storage.write_json(self.folder / "summary.json", {validation.name: scores, "weights": self.task.networks})
+        print(f"\n{validation.title}, {self.folder}")
+        for name, score in scores.items():
+            print(f"  {name:<12}" + ("no pairs" if score is None else f"{score:6.2f} {validation.unit}"))
+        if self.task.warning:
+            print(f"  ({self.task.warning})")

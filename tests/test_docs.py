@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""The documents name only modules, options and files that exist."""
 
 import importlib
 import re
@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pytest
 
-import config as settings
+import fit
 import inference
 import process_set
 import test_model
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = (
-    "build|config|data|discriminators|inference|judges|losses|metrics|models|pretrained|process_set|report|scores|"
-    "test_model|training"
-)
-METHOD = (ROOT / "docs" / "method.md").read_text()
+PACKAGES = "config|data|discriminators|evaluation|losses|models|pretrained|tasks|training"
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+NAMES = set(re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)", TEXT))
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)`", METHOD))))
-def test_a_name_of_the_method_is_importable(name):
+@pytest.mark.parametrize("name", sorted(name for name in NAMES if not name.endswith((".py", ".json"))))
+def test_a_name_of_the_code_can_be_imported(name):
     parts = name.split(".")
     for depth in range(len(parts), 0, -1):
         try:
@@ -33,18 +32,14 @@ def test_a_name_of_the_method_is_importable(name):
     pytest.fail(f"no module in {name}")
 
 
-def documents() -> str:
-    return "\n".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
-
-
-def test_every_option_that_a_document_names_exists(capsys):
-    for script in (settings, inference, process_set, test_model):
+def test_every_option_in_a_document_exists(capsys):
+    for script in (fit, inference, process_set, test_model):
         with pytest.raises(SystemExit):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
     for script in (ROOT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'add_argument\("(--[a-z][\w-]*)"', script.read_text()))
-    # pip's, git's, torchrun's and data.simulate's
+    # options of pip, git, torchrun and data.simulate
     foreign = {
         "--section.field",
         "--force-reinstall",
@@ -55,11 +50,11 @@ def test_every_option_that_a_document_names_exists(capsys):
         "--seed",
     }
 
-    named = {option.rstrip(".-") for option in re.findall(r"--[a-z][\w.-]*", documents())}
+    named = {option.rstrip(".-") for option in re.findall(r"--[a-z][\w.-]*", TEXT)}
     assert named - known - foreign == set()
 
 
-def test_every_link_within_the_project_leads_somewhere():
-    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+def test_every_link_to_a_file_of_the_project_is_valid():
+    for path in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"

@@ -36,7 +36,7 @@ class Evaluator(Protocol):
 
 
 @dataclass(frozen=True)
-class Material:
+class ScoringSet:
     """The files that all checkpoints are scored on, on the device."""
 
     sensor: Sensor  # of the mosaics
@@ -57,7 +57,7 @@ class Scorer:
     def __init__(
         self,
         tables: ScoreTables,
-        load: Callable[[int], Material],  # with at most so many pixels a batch
+        load: Callable[[int], ScoringSet],  # with at most so many pixels a batch
         open_model: Callable[[str, torch.device], Generator],
         device: torch.device,
         at_once: int = 0,
@@ -70,7 +70,7 @@ class Scorer:
         self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
         self.group = max(self.stack, 8 * self.threads)  # checkpoints claimed together
         self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
-        self.material: Material | None = None
+        self.scoring_set: ScoringSet | None = None
         self.inputs: dict[tuple[Sensor, str], list[Tensor]] = {}
 
     def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
@@ -104,7 +104,7 @@ class Scorer:
             group = {path: model for path, model in models.items() if (model.name, model.sensor) == kind}
             for path, (rows, mean) in zip(group, self.evaluate(list(group.values())), strict=True):
                 if self.tables.header(path) == headers[path]:
-                    self.tables.write(path, rows, mean, **self.material.notes)
+                    self.tables.write(path, rows, mean, **self.scoring_set.notes)
                 else:
                     failed[path] = f"{path} changed while it was being scored: score it again"
         return failed
@@ -112,7 +112,7 @@ class Scorer:
     def evaluate(self, models: Sequence[Generator]) -> list[tuple[dict, dict]]:
         """(scores of each file, means) of each model. All models share one architecture and one sensor."""
         with torch.inference_mode():
-            self.material = self.material or self.load(self.pixels)
+            self.scoring_set = self.scoring_set or self.load(self.pixels)
             inputs = self._inputs_of(models[0])
         stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
         if self.threads == 1:
@@ -129,8 +129,8 @@ class Scorer:
     @torch.inference_mode()
     def _evaluate_stack(self, models: Sequence[Generator], inputs: list[Tensor]) -> list[tuple[dict, dict]]:
         generators = [model.generator.to(memory_format=self.layout) for model in models]
-        evaluator, names, values = self.material.evaluator, [], [[] for _ in models]
-        for (batch_names, _, prepared), batch in zip(self.material.files, inputs, strict=True):
+        evaluator, names, values = self.scoring_set.evaluator, [], [[] for _ in models]
+        for (batch_names, _, prepared), batch in zip(self.scoring_set.files, inputs, strict=True):
             for model_values, images in zip(values, render(generators, batch), strict=True):
                 model_values.append(evaluator.evaluate(images, prepared))
             names += batch_names
@@ -139,9 +139,9 @@ class Scorer:
 
     def _inputs_of(self, model: Generator) -> list[Tensor]:
         """The inputs of this model, which are kept for others of its kind."""
-        kind = model.levels_for(self.material.sensor), model.spec.input_format
+        kind = model.levels_for(self.scoring_set.sensor), model.spec.input_format
         if kind not in self.inputs:
-            inputs = (prepare(mosaic, *kind) for _, mosaic, _ in self.material.files)
+            inputs = (prepare(mosaic, *kind) for _, mosaic, _ in self.scoring_set.files)
             self.inputs = {kind: [batch.contiguous(memory_format=self.layout) for batch in inputs]}
         return self.inputs[kind]
 

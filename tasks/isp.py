@@ -34,7 +34,7 @@ RANDOM = "some frozen networks have random weights (see summary.json): do not co
 
 
 @dataclass(frozen=True)
-class Material:
+class RunData:
     """The data of a run, and how it is fed to the generator."""
 
     splits: dict[str, Split]  # "train", "val", "test"
@@ -63,22 +63,22 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         name, generator = build_generator(config.model, "" if resume else config.init)
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
-        material = Material(splits, reader, reference, model_spec(name).input_format, device, group)
+        run_data = RunData(splits, reader, reference, model_spec(name).input_format, device, group)
         networks = Networks(config, device)
         trainers = build_pretrainer(config, generator, networks), build_trainer(config, generator, networks)
-        stages = _build_stages(config, material, trainers)
+        stages = _build_stages(config, run_data, trainers)
     train, val = splits["train"], splits["val"]
     return Task(
         summary=f"{name} on {device}, {len(train.raws)} mosaics and {len(train.photos)} photographs to train on, "
         f"{len(val)} pairs to validate on",
         generator=generator,
         stages=stages,
-        validation=_build_validation(material, config.log.samples),
+        validation=_build_validation(run_data, config.log.samples),
         networks=networks.provenance,
         config=settings.to_dict(config),
         description={
             "model": name,
-            "input_format": material.input_format,
+            "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
         },
         identity=[path.name for split in splits.values() for path in (*split.raws, *split.photos)],
@@ -99,19 +99,19 @@ def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
     return name, generator
 
 
-def _build_stages(config: Config, material: Material, trainers: tuple[Trainer, Trainer]) -> list[Stage]:
+def _build_stages(config: Config, run_data: RunData, trainers: tuple[Trainer, Trainer]) -> list[Stage]:
     """Pretraining and training, each with its own stream of patches."""
-    data, group, train = config.data, material.group, material.splits["train"]
+    data, group, train = config.data, run_data.group, run_data.splits["train"]
     split = train if find_mode(config.train.mode).needs_pairs else unpaired(train, data.unpaired, config.seed)
     steps = 0 if config.init else config.pretrain.steps, config.train.steps
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
-    files = cached_files(split, Files(material.reader), data.cache, folder, sum(steps) * data.batch, group.size)
-    spans = Spans(material.reference)
+    files = cached_files(split, Files(run_data.reader), data.cache, folder, sum(steps) * data.batch, group.size)
+    spans = Spans(run_data.reference)
 
     def to_batch(loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
-        rendered = material.reference(mosaic, loaded["span"]) if "span" in loaded else None
-        return Batch(material.inputs(mosaic), rendered, loaded["target"])
+        rendered = run_data.reference(mosaic, loaded["span"]) if "span" in loaded else None
+        return Batch(run_data.inputs(mosaic), rendered, loaded["target"])
 
     def build(number: int, name: str, result: str) -> Stage:
         trainer = trainers[number]
@@ -120,25 +120,25 @@ def _build_stages(config: Config, material: Material, trainers: tuple[Trainer, T
         patches = Patches(split, files, data.patch, config.seed, stage=number, flips=data.flips, spans=needed)
 
         def batches(step: int) -> Iterator[dict[str, Tensor]]:
-            return training_batches(patches, data.batch, step, data.workers, material.device, group.rank, group.size)
+            return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
 
         return Stage(name, result, steps[number], trainer, batches, to_batch, save_steps=name == "train")
 
     return [build(0, "pretrain", "pretrained"), build(1, "train", "final")]
 
 
-def _build_validation(material: Material, scenes: int) -> Validation:
+def _build_validation(run_data: RunData, scenes: int) -> Validation:
     """PSNR of the validation pairs, and sample rows of demosaiced reference, output, and target.
 
     Without validation pairs, the samples are training files, and the last image is a photograph of another scene.
     """
-    val, reader, reference, device = material.splits["val"], material.reader, material.reference, material.device
-    shown = val or material.splits["train"]
+    val, reader, reference, device = run_data.splits["val"], run_data.reader, run_data.reference, run_data.device
+    shown = val or run_data.splits["train"]
     available = min(len(shown.raws), len(shown.photos))
     count = min(scenes, available)
 
     def render(generator: nn.Module) -> Render:
-        return lambda mosaic: generator(material.inputs(mosaic))
+        return lambda mosaic: generator(run_data.inputs(mosaic))
 
     def samples(generator: nn.Module) -> list[list[Tensor]]:
         rows = []
@@ -158,5 +158,5 @@ def _build_validation(material: Material, scenes: int) -> Validation:
         render=render,
         samples=samples,
         baselines={"demosaiced": reference},
-        group=material.group,
+        group=run_data.group,
     )

@@ -17,7 +17,7 @@ from data.reference import Reference
 from errors import UserError
 from evaluation import protocols
 from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator
-from evaluation.scoring import Material, Scorer
+from evaluation.scoring import Scorer, ScoringSet
 from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
 from tasks.data import open_data
@@ -59,13 +59,13 @@ def validation_split(splits: dict[str, Split], rank: str) -> Split:
 def open_scorer(config: Config, tables: ScoreTables, device: torch.device, at_once: int = 0) -> Scorer:
     """A scorer of a run's checkpoints for these tables."""
 
-    def load(pixels: int) -> Material:
-        return _load_material(config, tables, device, pixels)
+    def load(pixels: int) -> ScoringSet:
+        return _load_scoring_set(config, tables, device, pixels)
 
     return Scorer(tables, load, open_model, device, at_once)
 
 
-def _load_material(config: Config, tables: ScoreTables, device: torch.device, pixels: int) -> Material:
+def _load_scoring_set(config: Config, tables: ScoreTables, device: torch.device, pixels: int) -> ScoringSet:
     splits, reader, reference = open_data(config)
     split = validation_split(splits, tables.protocol)
     batches = [(names, mosaic.to(device), target) for names, mosaic, target in whole_files(split, reader, pixels)]
@@ -79,7 +79,7 @@ def _load_material(config: Config, tables: ScoreTables, device: torch.device, pi
     for names, mosaic, target in batches:
         prepared = evaluator.prepare(mosaic, None if target is None else target.to(device))
         files.append((names, mosaic, prepared))
-    return Material(reader.sensor, files, evaluator, notes)
+    return ScoringSet(reader.sensor, files, evaluator, notes)
 
 
 def build_measures(

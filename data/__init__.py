@@ -1,1 +1,8 @@
-"""RAW in, batches out: sensor geometry, demosaicing, dataset layouts, a simulated camera, the loader."""
+"""RAW mosaics and photographs, from files to batches.
+
+- sensor: cameras' CFA orders and levels, the generators' input formats
+- menon, reference: demosaicing, the content loss's reference image
+- folders, files, cache: dataset layouts and splits, reading files, keeping them decoded
+- patches, loader: training samples and batches, whole files for evaluation
+- unprocess, cuts, simulate, demo: datasets of a simulated camera
+"""

@@ -1,74 +1,25 @@
-"""From files to batches: an endless, seeded stream of patches that can be entered at any position."""
+"""Batches for training, and whole files for validation and tests."""
 
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from data.files import Files, Reader
-from data.folders import Split, flip, random_window, read_photo
+from data.files import Reader, read_photo
+from data.folders import Split
+from data.patches import Patches, check_same_size
 from errors import UserError
 
-
-def photo_tensor(photo: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
-
-
-class Patches(Dataset):
-    """Sample k of a run: (mosaic (1, P, P), span (2,), target (3, P, P)), a pure function of (split, seed, k).
-
-    The span is that of the whole mosaic, for `data.demosaic.Reference`.
-
-    The files are drawn in epochs without repeats. In a paired split both come from one scene and one window; otherwise
-    the windows are independent, and so are the two streams of files, unless the split couples them.
-    """
-
-    def __init__(self, split: Split, files: Files, patch: int, seed: int, flips: bool = False):
-        self.split, self.files, self.patch, self.seed, self.flips = split, files, patch, seed, flips
-
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        raw_path = self.split.raws[self._draw(k, len(self.split.raws), stream=0)]
-        photo_stream = 0 if self.split.paired or self.split.coupled else 1
-        photo_path = self.split.photos[self._draw(k, len(self.split.photos), stream=photo_stream)]
-        (mosaic, span), photo = self.files.mosaic(raw_path), self.files.photo(photo_path)
-        rng = np.random.default_rng((self.seed, 2, k))
-        window = random_window(mosaic.shape, self.patch, rng, raw_path, even=True)
-        mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
-        whole, mosaic = mosaic.shape, flip(mosaic[window], *mirror)
-        if not self.split.paired:
-            window = random_window(photo.shape, self.patch, rng, photo_path, even=False)
-            mirror = tuple(rng.random(2) < 0.5) if self.flips else (False, False)
-        else:
-            check_same_size(raw_path, photo_path, whole, photo.shape[:2])
-        return self.files.reader.mosaic_tensor(mosaic), span, photo_tensor(flip(photo[window], *mirror))
-
-    def _draw(self, k: int, files: int, stream: int) -> int:
-        epoch, place = divmod(k, files)
-        return int(_order(self.seed, stream, epoch, files)[place])
-
-
-@lru_cache(maxsize=8)
-def _order(seed: int, stream: int, epoch: int, files: int) -> np.ndarray:
-    return np.random.default_rng((seed, stream, epoch)).permutation(files)
-
-
-def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
-    """Raise `UserError` where a pair's (height, width) differ: then its pixels do not correspond."""
-    if mosaic != photo:
-        sizes = f"{mosaic[0]}x{mosaic[1]} and {photo[0]}x{photo[1]}"
-        raise UserError(f"{raw_path} and {photo_path} are a pair, but {sizes} (height x width)")
+# --- training --------------------------------------------------------------------------------------------------------
 
 
 class Positions(Sampler[int]):
-    """The positions in the stream of the batches from `step` on, without end: of each, the share of one process."""
+    """The sample numbers k of the batches from `step` on, without end; of each batch, the share of one process."""
 
     def __init__(self, step: int, batch: int, rank: int = 0, size: int = 1):
         self.step, self.batch, self.rank, self.size = step, batch, rank, size
@@ -82,27 +33,56 @@ class Positions(Sampler[int]):
 
 def training_batches(
     patches: Patches, batch: int, step: int, workers: int, device: torch.device, rank: int = 0, size: int = 1
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of a run from step `step` on: mosaics (N, 1, P, P), spans (N, 2), targets (N, 3, P, P), on the device.
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of a run from step `step` on, without end: dicts as `Patches` returns, with a batch axis, on the device.
 
-    What comes depends on the step alone, not on the number of workers or on what was drawn before. Process `rank` of
-    `size` gets its share of each `batch`: all shares together are what one process alone would get.
+    A batch depends on its step alone, not on the number of workers or on earlier batches. Process `rank` of `size`
+    gets its share of each `batch`; together, the shares are the batch that a single process would get. `workers` is the
+    number of reading processes; with 0, this process reads. Raises `UserError` for a file that cannot be used.
     """
     loader = DataLoader(
-        _Told(patches),
+        _ErrorsAsSamples(patches),
         batch // size,
         sampler=Positions(step, batch, rank, size),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
         collate_fn=_collate,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # or each loader would draw from the run's own random state
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # otherwise each loader would draw from torch's global random state
     )
     for loaded in loader:
         if isinstance(loaded, UserError):
             raise loaded
-        yield tuple(tensor.to(device, non_blocking=True) for tensor in loaded)
+        yield {name: tensor.to(device, non_blocking=True) for name, tensor in loaded.items()}
+
+
+class _ErrorsAsSamples(Dataset):
+    """Returns a `UserError` instead of raising it: one that a worker raises would arrive wrapped in a traceback."""
+
+    def __init__(self, patches: Patches):
+        self.patches = patches
+
+    def __getitem__(self, k: int) -> dict[str, Tensor] | UserError:
+        try:
+            return self.patches[k]
+        except UserError as error:
+            return error
+
+
+def _collate(samples: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] | UserError:
+    """The batch, or the first error in it."""
+    errors = (sample for sample in samples if isinstance(sample, UserError))
+    return next(errors, None) or default_collate(samples)
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the training process handles these, and ends its workers
+        signal.signal(number, signal.SIG_IGN)
+
+
+# --- validation and tests --------------------------------------------------------------------------------------------
 
 
 def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -114,9 +94,10 @@ def evaluation_pairs(split: Split, reader: Reader, device: torch.device) -> Iter
 def whole_files(
     split: Split, reader: Reader, pixels: int = 1 << 18, threads: int = 4
 ) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
-    """All files of a split, whole and in order; neighbours of one size come together, up to so many `pixels`.
+    """All files of a split, whole and in order; neighbours of the same size are batched, up to `pixels` a batch.
 
-    Yields names, mosaics (N, 1, H, W), and photographs (N, 3, H, W) uint8, or None where the split has no pairs.
+    Yields file names, mosaics (N, 1, H, W) float32, 1 is white, and photographs (N, 3, H, W) uint8, or None if the
+    split has no pairs. Raises `UserError` for a file that cannot be used.
     """
 
     def read(pair: tuple[Path, Path | None]) -> tuple[str, Tensor, Tensor | None]:
@@ -129,43 +110,19 @@ def whole_files(
         return raw_path.name, reader.mosaic_tensor(mosaic), torch.from_numpy(photo.copy()).permute(2, 0, 1)
 
     photos = split.photos if split.paired and split.photos else (None,) * len(split.raws)
-    pairs, together = list(zip(split.raws, photos, strict=True)), []
+    pairs, batch = list(zip(split.raws, photos, strict=True)), []
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(pairs), 2 * threads):  # no further ahead: files can be large
+        for start in range(0, len(pairs), 2 * threads):  # a few at a time: files can be large
             for file in pool.map(read, pairs[start : start + 2 * threads]):
-                fits = together and file[1].shape == together[0][1].shape
-                if together and not (fits and (len(together) + 1) * file[1].numel() <= pixels):
-                    yield _stack(together)
-                    together = []
-                together.append(file)
-    if together:
-        yield _stack(together)
+                fits = batch and file[1].shape == batch[0][1].shape
+                if batch and not (fits and (len(batch) + 1) * file[1].numel() <= pixels):
+                    yield _stack(batch)
+                    batch = []
+                batch.append(file)
+    if batch:
+        yield _stack(batch)
 
 
 def _stack(files: list[tuple[str, Tensor, Tensor | None]]) -> tuple[list[str], Tensor, Tensor | None]:
     names, mosaics, photos = zip(*files, strict=True)
     return list(names), torch.stack(mosaics), None if photos[0] is None else torch.stack(photos)
-
-
-class _Told(Dataset):
-    """Hands a user's mistake over as a value: what a worker raises would arrive wrapped in its traceback."""
-
-    def __init__(self, patches: Patches):
-        self.patches = patches
-
-    def __getitem__(self, k: int) -> tuple[Tensor, ...] | UserError:
-        try:
-            return self.patches[k]
-        except UserError as error:
-            return error
-
-
-def _collate(samples: list) -> list[Tensor] | UserError:
-    mistakes = (sample for sample in samples if isinstance(sample, UserError))
-    return next(mistakes, None) or default_collate(samples)
-
-
-def _begin_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training process answers these, and ends its workers
-        signal.signal(number, signal.SIG_IGN)

@@ -1,32 +1,31 @@
-"""Sensor geometry and levels: from a mosaic's digital numbers to what a generator takes.
+"""Cameras' CFA orders and levels, and the input formats of the generators.
 
-A `mosaic` here is (N, 1, H, W), float, digital numbers over `white_level`: black_level / white_level is black, 1 is
-white. Everything is pure, batched, and stays on the mosaic's device.
+A mosaic here is (N, 1, H, W), floating point, digital numbers divided by `white_level`: 1 is white, and
+black_level / white_level is black. All functions work on batches, on the mosaic's device, and change nothing in place.
 """
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from errors import UserError
 
-# The colour at (row, column) parity (0, 0), (0, 1), (1, 0), (1, 1).
-CFA_ORDERS = ("rggb", "bggr", "grbg", "gbrg")
+Cfa = Literal["rggb", "bggr", "grbg", "gbrg"]  # the colour at (row, column) parity (0, 0), (0, 1), (1, 0), (1, 1)
+CFA_ORDERS = get_args(Cfa)
 CHANNELS = ("R", "Gr", "Gb", "B")  # the order of a `black_level`; Gr is the green in the red rows
 PACKED_CHANNELS = ("B", "Gr", "R", "Gb")  # the published order of the packed input
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """A camera's CFA order and levels, in digital numbers.
+    """A camera's CFA order and levels. Raises `UserError` for levels or an order that no camera can have."""
 
-    The default is Fujifilm UltraISP's 10-bit sensor as the released code reads it.
-    """
-
-    cfa: str = "rggb"
-    black_level: tuple[float, float, float, float] = (58.0, 60.0, 61.0, 62.0)  # of R, Gr, Gb, B
-    white_level: float = 1023.0
+    cfa: Cfa
+    black_level: tuple[float, float, float, float]  # of R, Gr, Gb, B, in digital numbers
+    white_level: float  # in digital numbers: 1023 for 10 bits
 
     def __post_init__(self):
         offsets(self.cfa)
@@ -53,30 +52,30 @@ def offsets(cfa: str) -> dict[str, tuple[int, int]]:
     }
 
 
+# The one home of the known cameras' facts: presets, the simulated camera and released weights refer to these rows.
+SENSORS = {
+    "fujifilm": Sensor("rggb", (58.0, 60.0, 61.0, 62.0), 1023.0),  # Fujifilm UltraISP, 10 bits (released code)
+    "fujifilm-rmfa": Sensor("rggb", (63.0,) * 4, 1023.0),  # the same camera as RMFA-Net's released code reads it
+    "ntire26": Sensor("rggb", (0.0,) * 4, 1023.0),  # NTIRE 2026: fractions of white, no black level
+}
+
+
+def mosaic_tensor(mosaic: np.ndarray, sensor: Sensor) -> Tensor:
+    """A mosaic file's digital numbers (H, W) as a tensor (1, H, W), float32, 1 is white."""
+    return torch.from_numpy(mosaic.astype(np.float32))[None] / sensor.white_level
+
+
 def _check_even(mosaic: Tensor) -> None:
     height, width = mosaic.shape[-2:]
     if height % 2 or width % 2:
-        raise UserError(f"a Bayer mosaic has even sides, this one is {height}x{width} (height x width); crop it")
-
-
-def pack(mosaic: Tensor, cfa: str = "rggb") -> Tensor:
-    """(N, 1, H, W) -> (N, 4, H/2, W/2), channels B, Gr, R, Gb (as published), levels unchanged."""
-    _check_even(mosaic)
-    where = offsets(cfa)
-    return torch.cat([mosaic[..., where[c][0] :: 2, where[c][1] :: 2] for c in PACKED_CHANNELS], dim=1)
-
-
-def unpack(packed: Tensor, cfa: str = "rggb") -> Tensor:
-    """The inverse of `pack`: (N, 4, H/2, W/2) -> (N, 1, H, W)."""
-    count, _, height, width = packed.shape
-    mosaic = packed.new_empty(count, 1, 2 * height, 2 * width)
-    for i, (row, column) in enumerate(offsets(cfa)[c] for c in PACKED_CHANNELS):
-        mosaic[:, 0, row::2, column::2] = packed[:, i]
-    return mosaic
+        raise UserError(f"a Bayer mosaic needs even sides, but this one is {height}x{width} (height x width): crop it")
 
 
 def packed_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
-    """What Efficient and Robust ISP take: (x - black) / (white - black) of each channel, packed; not clipped."""
+    """The input of Efficient and Robust ISP: (N, 1, H, W) -> (N, 4, H/2, W/2), channels B, Gr, R, Gb (as published).
+
+    Each channel is (x - black) / (white - black), not clipped. Raises `UserError` for odd sides.
+    """
     _check_even(mosaic)
     levels, where = dict(zip(CHANNELS, sensor.black_level, strict=True)), offsets(sensor.cfa)
     height, width = mosaic.shape[-2:]
@@ -89,9 +88,10 @@ def packed_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
 
 
 def split_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
-    """What RMFA-Net takes, its three-channel split: (N, 1, H, W) -> (N, 3, H, W).
+    """The input of RMFA-Net: (N, 1, H, W) -> (N, 3, H, W), one channel a colour.
 
-    Channel R holds max(x - black, 0) / white at the red sites and ones elsewhere; G and B likewise.
+    Channel R holds max(x - black, 0) / white at the red sites and ones elsewhere; G and B likewise. Raises `UserError`
+    for odd sides.
     """
     _check_even(mosaic)
     split = mosaic.new_ones(mosaic.shape[0], 3, *mosaic.shape[-2:])
@@ -103,11 +103,12 @@ def split_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
     return split
 
 
+# A new input format is a function above and a row here.
 INPUT_FORMATS = {"packed": packed_input, "split": split_input}
 
 
 def prepare(mosaic: Tensor, sensor: Sensor, input_format: str) -> Tensor:
-    """The generator's input from a mosaic, by the generator's `input_format` ("packed" or "split")."""
+    """Make a generator's input from a mosaic (N, 1, H, W). Raises `UserError` for an unknown `input_format`."""
     if input_format not in INPUT_FORMATS:
         raise UserError(f"unknown input format '{input_format}'; known are: {', '.join(INPUT_FORMATS)}")
     return INPUT_FORMATS[input_format](mosaic, sensor)

@@ -1,7 +1,7 @@
-"""A simulated camera: from an sRGB photograph to what a sensor would have stored of it.
+"""A simulated camera: turns an sRGB photograph into the RAW mosaic that a sensor would have stored.
 
-After *Unprocessing Images for Learned Raw Denoising* (Brooks et al., CVPR 2019, Sec. 3): tone curve, gamma, colour
-matrix and gains, each run backwards, then mosaic, noise and quantisation.
+After *Unprocessing Images for Learned Raw Denoising* (Brooks et al., CVPR 2019, Sec. 3): the inverses of tone curve,
+gamma, colour matrix and gains, then mosaic, noise and quantisation.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from data.sensor import CHANNELS, offsets
+from data.sensor import CFA_ORDERS, CHANNELS, SENSORS, offsets
 from errors import UserError
 
-CFA = Literal["rggb", "bggr", "grbg", "gbrg"]
+CFA = Literal[CFA_ORDERS]  # the choices of a command line
+FUJIFILM = SENSORS["fujifilm"]  # the default levels, as the written datasets have its layout
 
 # XYZ -> camera of four real cameras, as published with the code of Brooks et al.
 XYZ2CAM = np.array(
@@ -35,7 +36,7 @@ RGB2XYZ = np.array(
 
 @dataclass(frozen=True)
 class Camera:
-    """What stays the same from one exposure to the next."""
+    """The properties of a simulated camera. Raises `UserError` for impossible ones."""
 
     rgb2cam: tuple[tuple[float, float, float], ...]  # linear sRGB -> camera RGB; each row sums to 1, so grey stays grey
     red_gain: float  # white balance: the ISP multiplies red by this (green by 1)
@@ -43,25 +44,29 @@ class Camera:
     rgb_gain: float  # digital gain: the ISP multiplies all three by this
     shot: float  # variance of the noise is shot * signal + read, with the signal in [0, 1]
     read: float
-    cfa: CFA = "rggb"  # colours at (0, 0), (0, 1), (1, 0), (1, 1)
-    black: tuple[int, int, int, int] = (58, 60, 61, 62)  # black level at R, Gr (green in red's row), Gb, B
-    white: int = 1023  # white level, and the largest value stored: 10 bits
+    cfa: CFA = FUJIFILM.cfa
+    black: tuple[int, int, int, int] = tuple(map(int, FUJIFILM.black_level))  # of R, Gr (green in the red rows), Gb, B
+    white: int = int(FUJIFILM.white_level)  # and the largest value stored
 
     def __post_init__(self) -> None:
-        if self.cfa not in CFA.__args__:
-            raise UserError(f"cfa is {self.cfa!r}; it must be one of {', '.join(CFA.__args__)}")
+        offsets(self.cfa)  # raises for an unknown order
         if not 0 <= min(self.black) <= max(self.black) < self.white <= 65535:
-            raise UserError(f"black {self.black}, white {self.white}: needs 0 <= black < white <= 65535")
+            raise UserError(f"black is {self.black}, white {self.white}; 0 <= black < white <= 65535 must hold")
         if min(self.shot, self.read) < 0:
-            raise UserError(f"shot noise {self.shot}, read noise {self.read}: neither may be negative")
+            raise UserError(f"shot noise is {self.shot}, read noise {self.read}; neither may be negative")
 
     @classmethod
     def random(cls, seed: int, matrix: int | None = None, shot: float | None = None, **fixed) -> "Camera":
         """Draw a camera as Brooks et al. do (Sec. 3.1-3.4); the same seed gives the same camera.
 
-        matrix: index into XYZ2CAM instead of a random convex mixture. shot: shot noise instead of a drawn one. The
-        draw is from [1e-5, 1e-4], a sensor in daylight, below their [1e-4, 1.2e-2]: the ground truth is meant to be
-        within a small network's reach. fixed: other fields of Camera.
+        Args:
+            seed: of the draw; not negative.
+            matrix: index into `XYZ2CAM`; by default, a random convex mixture of the four matrices.
+            shot: shot noise; by default drawn from [1e-5, 1e-4], as of a sensor in daylight. Brooks et al. draw from
+                [1e-4, 1.2e-2], but here a small network must be able to come close to the ground truth.
+            fixed: `cfa`, `black` and `white`, as for `Camera`.
+
+        Raises `UserError` for impossible values.
         """
         rng = np.random.default_rng(seed)
         weights = rng.uniform(size=len(XYZ2CAM))
@@ -70,15 +75,14 @@ class Camera:
         shot = drawn if shot is None else shot
         read = np.exp(2.18 * np.log(shot) + 1.20 + rng.normal(0, 0.26)) if shot > 0 else 0.0
         if matrix is not None and not 0 <= matrix < len(XYZ2CAM):
-            raise UserError(f"matrix is {matrix}; it must be 0 to {len(XYZ2CAM) - 1}")
+            raise UserError(f"matrix is {matrix}, but must be 0 to {len(XYZ2CAM) - 1}")
         xyz2cam = np.average(XYZ2CAM, axis=0, weights=weights) if matrix is None else XYZ2CAM[matrix]
         rgb2cam = xyz2cam @ RGB2XYZ
         rgb2cam /= rgb2cam.sum(axis=1, keepdims=True)
         return cls(tuple(map(tuple, rgb2cam.tolist())), **gains, shot=float(shot), read=float(read), **fixed)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The stages. Images are float HxWx3 in [0, 1] unless said otherwise; each stage is followed by what undoes it.
+# --- the stages and their inverses; images are (H, W, 3), floating point, in [0, 1], unless stated otherwise ---------
 
 
 def smoothstep(image: np.ndarray) -> np.ndarray:
@@ -87,17 +91,17 @@ def smoothstep(image: np.ndarray) -> np.ndarray:
 
 
 def inverse_smoothstep(image: np.ndarray) -> np.ndarray:
-    """What `smoothstep` was applied to, in closed form."""
+    """The inverse of `smoothstep`, in closed form."""
     return 0.5 - np.sin(np.arcsin(1 - 2 * np.clip(image, 0, 1)) / 3)
 
 
 def gamma_compress(image: np.ndarray) -> np.ndarray:
-    """Linear to sRGB, as the power 1/2.2 that Brooks et al. use."""
+    """Linear to sRGB, approximated by the power 1/2.2 as in Brooks et al."""
     return np.maximum(image, 0) ** (1 / 2.2)
 
 
 def gamma_expand(image: np.ndarray) -> np.ndarray:
-    """sRGB to linear, as the power 2.2."""
+    """sRGB to linear, the inverse of `gamma_compress`."""
     return np.maximum(image, 0) ** 2.2
 
 
@@ -112,9 +116,9 @@ def apply_gains(image: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def safe_invert_gains(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Undo `apply_gains`, but let highlights (mean above 0.9) rise to 1.
+    """The inverse of `apply_gains`, except that highlights (mean above 0.9) rise towards 1.
 
-    Plain division would leave no RAW value above 1 / gain, where a real sensor saturates (Sec. 3.2).
+    Plain division would leave no RAW value above 1 / gain, but a real sensor saturates (Sec. 3.2).
     """
     gains = 1 / (camera.rgb_gain * np.array([camera.red_gain, 1, camera.blue_gain]))
     highlight = (np.maximum(image.mean(axis=-1, keepdims=True) - 0.9, 0) / 0.1) ** 2
@@ -122,7 +126,7 @@ def safe_invert_gains(image: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def unprocess(photo: np.ndarray, camera: Camera) -> np.ndarray:
-    """sRGB photograph (HxWx3, uint8 or float in [0, 1]) -> linear camera RGB (float64 HxWx3 in [0, 1])."""
+    """sRGB photograph (H, W, 3), uint8 or float in [0, 1] -> linear camera RGB (H, W, 3), float64 in [0, 1]."""
     image = photo / 255.0 if photo.dtype == np.uint8 else photo
     image = gamma_expand(inverse_smoothstep(image))
     image = safe_invert_gains(apply_matrix(image, camera.rgb2cam), camera)
@@ -130,7 +134,7 @@ def unprocess(photo: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def mosaic(image: np.ndarray, cfa: CFA) -> np.ndarray:
-    """HxWx3 -> HxW: keep one colour at each pixel. H and W are even."""
+    """(H, W, 3) -> (H, W), one colour at each pixel. H and W are even."""
     raw = np.empty(image.shape[:2], image.dtype)
     for site, colour in enumerate(cfa):
         raw[site // 2 :: 2, site % 2 :: 2] = image[site // 2 :: 2, site % 2 :: 2, "rgb".index(colour)]
@@ -138,7 +142,7 @@ def mosaic(image: np.ndarray, cfa: CFA) -> np.ndarray:
 
 
 def black_levels(camera: Camera) -> np.ndarray:
-    """Black level (int 2x2) at the four sites of the CFA."""
+    """Black levels (2, 2), int, at the four sites of the CFA."""
     levels = np.empty((2, 2), int)
     for name, black in zip(CHANNELS, camera.black, strict=True):
         levels[offsets(camera.cfa)[name]] = black
@@ -146,16 +150,16 @@ def black_levels(camera: Camera) -> np.ndarray:
 
 
 def add_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of variance shot * raw + read (Sec. 3.1); may leave [0, 1]."""
+    """Add Gaussian noise of variance shot * raw + read (Sec. 3.1); the result may leave [0, 1]."""
     return raw + rng.normal(size=raw.shape) * np.sqrt(shot * raw + read)
 
 
 def quantise(raw: np.ndarray, camera: Camera) -> np.ndarray:
-    """HxW in [0, 1] -> uint16 in [0, white]: 0 becomes the black level of its site, 1 the white level."""
+    """(H, W) in [0, 1] -> uint16 in [0, white]: 0 becomes the black level of its site, 1 the white level."""
     black = np.tile(black_levels(camera), (raw.shape[0] // 2, raw.shape[1] // 2))
     return np.clip(np.rint(black + raw * (camera.white - black)), 0, camera.white).astype(np.uint16)
 
 
 def expose(linear: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Linear camera RGB (HxWx3 in [0, 1], H and W even) -> what the sensor stores (uint16 HxW)."""
+    """Linear camera RGB (H, W, 3) in [0, 1], H and W even -> the stored mosaic (H, W), uint16."""
     return quantise(add_noise(mosaic(linear, camera.cfa), camera.shot, camera.read, rng), camera)

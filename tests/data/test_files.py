@@ -1,169 +1,208 @@
-"""Decoded files: the same patches from wherever they are kept, chosen by size, and no half cache ever taken for one."""
+"""Reading mosaics and photographs: files made here, damaged files, and real files of several cameras."""
+
+import os
+import pickle
+import struct
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import torch
 
-from data import files as module
-from data.demosaic import DEMOSAICERS, Reference
-from data.files import Files, InMemory, OnDisk, Reader, free_memory, keep
-from data.folders import Split
-from data.loader import Patches, training_batches
-from data.sensor import Sensor
+from data.files import PHOTO_FILES, Reader, read_mosaic, read_photo
+from data.sensor import CFA_ORDERS, SENSORS, Sensor, mosaic_tensor, offsets
 from errors import UserError
 
-MANY = 1000  # draws: enough to be worth a cache
-READER = Reader(Sensor())
+TEN_BITS = SENSORS["fujifilm"]
 
 
-@pytest.fixture
-def split(tmp_path) -> Split:
-    """Five mosaics and three photographs, of several sizes."""
-    rng, folder = np.random.default_rng(0), tmp_path / "data"
-    folder.mkdir()
-    for i in range(5):
-        iio.imwrite(folder / f"{i}_raw.png", rng.integers(60, 1024, (24 + 2 * i, 30)).astype(np.uint16))
-    for i in range(3):
-        iio.imwrite(folder / f"{i}.png", rng.integers(0, 256, (17 + i, 19, 3)).astype(np.uint8))
-    raws, photos = (folder / f"{i}_raw.png" for i in range(5)), (folder / f"{i}.png" for i in range(3))
-    return Split(tuple(raws), tuple(photos), paired=False)
+# --- formats ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def files() -> Files:
-    return Files(READER, Reference(READER.sensor))
+@pytest.mark.parametrize("suffix", ("png", "tif", "pgm"))
+def test_a_16_bit_image_keeps_its_values(tmp_path, suffix):
+    values = np.array([[0, 1, 1023, 512], [3, 4, 5, 6]], np.uint16)
+    iio.imwrite(tmp_path / f"m.{suffix}", values)
+    mosaic = read_mosaic(tmp_path / f"m.{suffix}", TEN_BITS)
+    assert np.array_equal(mosaic, values) and mosaic.dtype in (np.uint16, np.float32)
 
 
-def samples(split: Split, files: Files) -> list[tuple[torch.Tensor, ...]]:
-    patches = Patches(split, files, 12, seed=0, flips=True)
-    return [patches[k] for k in range(12)]
+def test_a_10_bit_pgm_keeps_its_values(tmp_path):
+    values = np.array([[0, 1023], [512, 60]], ">u2")
+    (tmp_path / "m.pgm").write_bytes(b"P5 2 2 1023\n" + values.tobytes())
+    assert np.array_equal(read_mosaic(tmp_path / "m.pgm", TEN_BITS), values)
 
 
-def same(a: list, b: list) -> bool:
-    return all(torch.equal(x, y) for one, two in zip(a, b, strict=True) for x, y in zip(one, two, strict=True))
+def test_npy_channels_become_a_mosaic(tmp_path):
+    np.save(tmp_path / "m.npy", np.array([[[1, 2, 3, 4], [5, 6, 7, 8]]], np.uint16))
+    assert read_mosaic(tmp_path / "m.npy", TEN_BITS).tolist() == [[1, 2, 5, 6], [3, 4, 7, 8]]
 
 
-@pytest.mark.parametrize(("place", "kind"), (("off", Files), ("memory", InMemory), ("disk", OnDisk)))
-def test_patches_are_the_same_wherever_files_are_kept(split, files, place, kind, tmp_path):
-    kept = keep(split, files, place, tmp_path / "cache", MANY)
-    assert type(kept) is kind
-    assert same(samples(split, kept), samples(split, Files(READER, Reference(READER.sensor))))
+@pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))
+def test_npy_fractions_become_digital_numbers(tmp_path, dtype):
+    np.save(tmp_path / "m.npy", np.full((1, 1, 4), [0, 0.25, 0.5, 1], dtype))
+    mosaic = read_mosaic(tmp_path / "m.npy", TEN_BITS)
+    assert mosaic.dtype == np.float32
+    np.testing.assert_allclose(mosaic, [[0, 255.75], [511.5, 1023]])
 
 
-@pytest.mark.parametrize("place", ("memory", "disk"))
-@pytest.mark.parametrize("workers", (0, 2))
-def test_what_is_kept_is_not_read_again(split, files, place, workers, tmp_path):
-    kept = keep(split, files, place, tmp_path / "cache", MANY)
-    expected = samples(split, kept)
-    for path in (*split.raws, *split.photos):
-        path.unlink()
-    assert same(samples(split, kept), expected)
-    batches = training_batches(Patches(split, kept, 12, seed=0, flips=True), 4, 0, workers, torch.device("cpu"))
-    assert torch.equal(next(batches)[0], torch.stack([sample[0] for sample in expected[:4]]))
+@pytest.mark.parametrize("dtype", (np.uint16, np.int32, np.float32))
+def test_npy_digital_numbers_are_kept(tmp_path, dtype):
+    np.save(tmp_path / "m.npy", np.array([[0, 60], [1023, 2]], dtype))
+    assert read_mosaic(tmp_path / "m.npy", TEN_BITS).tolist() == [[0, 60], [1023, 2]]
 
 
-def test_a_cache_on_disk_is_found_again(split, files, tmp_path, monkeypatch):
-    expected = samples(split, keep(split, files, "disk", tmp_path / "cache", MANY))
-    monkeypatch.setattr(module, "_decode", lambda *_: pytest.fail("decoded again"))
-    for place in ("disk", "auto"):
-        assert same(samples(split, keep(split, files, place, tmp_path / "cache", MANY)), expected)
-    assert {path.suffix for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"} == {".bin", ".json"}
+def test_headless_files_are_little_endian(tmp_path):
+    (tmp_path / "m.raw").write_bytes(struct.pack("<8H", *range(1, 9)))
+    assert read_mosaic(tmp_path / "m.raw", TEN_BITS, (2, 4)).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
 
 
-@pytest.mark.parametrize("harm", ("no content", "short content", "broken index", "foreign index"))
-def test_a_damaged_cache_is_made_anew(split, files, tmp_path, harm):
-    expected = samples(split, keep(split, files, "disk", tmp_path, MANY))
-    content, index = (next(tmp_path.glob(f"decoded*.{kind}")) for kind in ("bin", "json"))
-    if harm == "no content":
-        content.unlink()
-    elif harm == "short content":
-        content.write_bytes(content.read_bytes()[:-1])
-    else:
-        index.write_text('{"bytes"' if harm == "broken index" else "[]")
-    assert same(samples(split, keep(split, files, "auto", tmp_path, MANY, processes=2)), expected)
+def test_a_reader_knows_the_sensor_and_the_size_of_headless_files(tmp_path):
+    (tmp_path / "m.raw").write_bytes(struct.pack("<8H", *range(1, 9)))
+    reader = Reader(TEN_BITS, (2, 4))
+    mosaic = reader.mosaic(tmp_path / "m.raw")
+    assert mosaic.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    assert reader.mosaic_tensor(mosaic).equal(mosaic_tensor(mosaic, TEN_BITS))
 
 
-def test_a_changed_file_is_another_cache(split, files, tmp_path):
-    keep(split, files, "disk", tmp_path, MANY)
-    iio.imwrite(split.photos[0], np.full((17, 19, 3), 7, np.uint8))
-    assert (keep(split, files, "disk", tmp_path, MANY).photo(split.photos[0]) == 7).all()
-    other = Files(Reader(Sensor(white_level=4095.0)), Reference(Sensor(white_level=4095.0)))
-    assert type(keep(split, other, "disk", tmp_path, MANY)) is OnDisk
-    assert len(list(tmp_path.glob("*.bin"))) == 3
-    bilinear = Files(READER, Reference(READER.sensor, DEMOSAICERS["bilinear"]))
-    for path in split.raws:  # a span is that of its demosaicing
-        assert torch.equal(keep(split, bilinear, "disk", tmp_path, MANY).mosaic(path)[1], bilinear.mosaic(path)[1])
+def test_a_photograph_is_always_rgb(tmp_path):
+    iio.imwrite(tmp_path / "grey.png", np.full((4, 6), 7, np.uint8))
+    iio.imwrite(tmp_path / "alpha.png", np.full((4, 6, 4), 7, np.uint8))
+    for name in ("grey.png", "alpha.png"):
+        photo = read_photo(tmp_path / name)
+        assert photo.shape == (4, 6, 3) and photo.dtype == np.uint8 and (photo == 7).all()
 
 
-def test_several_processes_do_not_fill_the_memory_with_copies(split, files, tmp_path):
-    with pytest.raises(UserError, match="--data.cache disk"):
-        keep(split, files, "memory", tmp_path, MANY, processes=2)
+# --- damaged and unsuitable files ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stop", (KeyboardInterrupt, OSError(28, "No space left on device"), SystemExit))
-def test_what_stops_the_writing_leaves_nothing_that_counts(split, files, tmp_path, monkeypatch, stop):
-    decode = module._decode
-
-    def stopped(*arguments):
-        for count, done in enumerate(decode(*arguments)):
-            if count == 4:
-                raise stop
-            yield done
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_decode", stopped)
-        with pytest.raises(BaseException, match="No space|^$"):
-            keep(split, files, "disk", tmp_path / "cache", MANY)
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
-    assert same(samples(split, keep(split, files, "disk", tmp_path / "cache", MANY)), samples(split, files))
-
-
-def test_a_kill_in_the_writing_leaves_no_cache(split, files, tmp_path, monkeypatch):
-    """What is tidied up after an exception stays after a kill: between any two writes, there is none or a whole one."""
-    keep(split, files, "disk", tmp_path / "whole", MANY)
-    content, index = (next((tmp_path / "whole").glob(f"*.{kind}")) for kind in ("bin", "json"))
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    (folder / f".{content.name}.partial").write_bytes(content.read_bytes()[:100])
-    assert same(samples(split, keep(split, files, "disk", folder, MANY)), samples(split, files))
-    index.unlink()  # killed between the two renames
-    assert same(samples(split, keep(split, files, "disk", tmp_path / "whole", MANY)), samples(split, files))
+def save(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array) if path.suffix == ".npy" else iio.imwrite(path, array)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("memory", "disk", "processes", "kind"),
-    ((1 << 20, 1 << 20, 1, InMemory), (1 << 20, 1 << 20, 2, OnDisk), (10, 1 << 20, 1, OnDisk), (10, 10, 1, Files)),
+    "name, array, message",
+    (
+        ("m.png", np.zeros((4, 4), np.uint8), "8 bits.*full bit depth"),
+        ("m.npy", np.zeros((4, 4), np.uint8), "8 bits.*full bit depth"),
+        ("m.png", np.zeros((4, 4, 3), np.uint8), r"not a mosaic.*\(4, 4, 3\)"),
+        ("m.npy", np.zeros((4, 4, 3), np.uint16), r"not a mosaic.*\(4, 4, 3\)"),
+        ("m.npy", np.zeros(4, np.uint16), r"not a mosaic.*\(4,\)"),
+        ("m.png", np.full((4, 4), 4095, np.uint16), "4095.*1023.*--data.white-level"),
+        ("m.npy", np.full((4, 4), -1, np.int16), "from -1 .*--data.white-level"),
+        ("m.npy", np.array([[0, np.nan], [1, 2]], np.float32), "nan.*outside"),
+        ("m.npy", np.array([[0, np.inf], [1, 2]], np.float32), "inf.*outside"),
+        ("m.npy", np.array([[0, 1], [-np.inf, 2]], np.float32), "-inf.*outside"),
+        ("m.npy", np.array([["a", "b"]]), "not integers or real numbers"),
+        ("m.npy", np.zeros((2, 2), np.complex64), "not integers or real numbers"),
+        ("m.png", np.zeros((5, 4), np.uint16), "5x4.*even sides"),
+        ("m.npy", np.zeros((4, 7), np.uint16), "4x7.*even sides"),
+        ("m.npy", np.zeros((0, 4), np.uint16), "0x4"),
+        ("m.npy", np.zeros((0, 2, 4), np.float32), "0x4"),
+    ),
 )
-def test_the_place_is_chosen_by_size(split, files, tmp_path, monkeypatch, memory, disk, processes, kind):
-    monkeypatch.setattr(module, "free_memory", lambda: memory)
-    monkeypatch.setattr(module, "_free_disk", lambda folder: disk)
-    assert type(keep(split, files, "auto", tmp_path, MANY, processes)) is kind
+def test_an_image_that_is_not_a_mosaic_is_refused_by_name(tmp_path, name, array, message):
+    path = save(tmp_path / name, array)
+    with pytest.raises(UserError, match=message) as caught:
+        read_mosaic(path, TEN_BITS)
+    assert str(path) in str(caught.value)
 
 
-def test_a_short_run_reads_its_files(split, files, tmp_path):
-    assert keep(split, files, "auto", tmp_path, draws=9) is files
-    assert type(keep(split, files, "auto", tmp_path, draws=10)) is InMemory
+class Bomb:
+    def __reduce__(self):
+        return os._exit, (1,)
 
 
-@pytest.mark.parametrize("place", ("memory", "disk"))
-def test_what_does_not_fit_is_refused(split, files, tmp_path, monkeypatch, place):
-    monkeypatch.setattr(module, "free_memory", lambda: 10)
-    monkeypatch.setattr(module, "_free_disk", lambda folder: 10)
-    with pytest.raises(UserError, match=f"{place} has 0.00 GiB free"):
-        keep(split, files, place, tmp_path, MANY)
+def test_pickled_code_in_an_npy_is_not_run(tmp_path):
+    np.save(tmp_path / "m.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    (tmp_path / "n.npy").write_bytes(pickle.dumps(Bomb()))
+    for name in ("m.npy", "n.npy"):
+        with pytest.raises(UserError, match=f"cannot read .*{name}"):
+            read_mosaic(tmp_path / name, TEN_BITS)
 
 
-def test_an_unknown_place_is_refused(split, files, tmp_path):
-    with pytest.raises(UserError, match="known are: auto, memory, disk, off"):
-        keep(split, files, "ram", tmp_path, MANY)
+@pytest.mark.parametrize("read", (lambda path: read_mosaic(path, TEN_BITS), read_photo))
+def test_a_truncated_png_is_refused(tmp_path, write_mosaic, read):
+    write_mosaic(tmp_path / "m.png", size=(64, 64))
+    whole = (tmp_path / "m.png").read_bytes()
+    for length in (0, 20, len(whole) // 2):
+        (tmp_path / "m.png").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="m.png"):
+            read(tmp_path / "m.png")
 
 
-def test_a_broken_file_is_told_before_training(split, files, tmp_path):
-    split.raws[3].write_bytes(split.raws[3].read_bytes()[:60])
-    with pytest.raises(UserError, match="3_raw.png"):
-        keep(split, files, "memory", tmp_path, MANY)
+@pytest.mark.parametrize("suffix", ("jpg", "webp", "tif"))
+def test_garbage_is_refused_as_a_photograph(tmp_path, suffix):
+    assert f".{suffix}" in PHOTO_FILES
+    (tmp_path / f"p.{suffix}").write_bytes(b"garbage" * 100)
+    with pytest.raises(UserError, match=f"cannot read .*p.{suffix}"):
+        read_photo(tmp_path / f"p.{suffix}")
 
 
-def test_there_is_free_memory():
-    assert 1 << 20 < free_memory() < 1 << 50
+@pytest.mark.parametrize("suffix", ("pgm", "npy", "dng", "tif"))
+def test_garbage_is_refused_as_a_mosaic(tmp_path, suffix):
+    (tmp_path / f"m.{suffix}").write_bytes(b"garbage" * 100)
+    with pytest.raises(UserError, match=f"cannot read .*m.{suffix}"):
+        read_mosaic(tmp_path / f"m.{suffix}", TEN_BITS)
+
+
+@pytest.mark.parametrize("suffix", ("png", "npy", "raw", "dng"))
+def test_a_missing_mosaic_is_named(tmp_path, suffix):
+    with pytest.raises(UserError, match=f"m.{suffix}"):
+        read_mosaic(tmp_path / f"m.{suffix}", TEN_BITS, (2, 2))
+
+
+def test_a_headless_file_needs_a_size_and_must_have_it(tmp_path):
+    (tmp_path / "m.raw").write_bytes(bytes(30))
+    with pytest.raises(UserError, match="no header.*--data.raw-height and --data.raw-width"):
+        read_mosaic(tmp_path / "m.raw", TEN_BITS)
+    with pytest.raises(UserError, match="30 bytes, but 4x4 16-bit pixels are 32"):
+        read_mosaic(tmp_path / "m.raw", TEN_BITS, (4, 4))
+
+
+def test_npy_of_rggb_channels_needs_an_rggb_sensor(tmp_path):
+    np.save(tmp_path / "m.npy", np.zeros((2, 2, 4), np.uint16))
+    with pytest.raises(UserError, match="R, G, G, B.*order rggb, not bggr"):
+        read_mosaic(tmp_path / "m.npy", Sensor("bggr", TEN_BITS.black_level, 1023.0))
+
+
+# --- real files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_dng_equals_what_libraw_reads(real):
+    rawpy, path = pytest.importorskip("rawpy"), real("raw_samples", "colorchart.dng")
+    mosaic = read_mosaic(path, Sensor("rggb", (2056.0,) * 4, 15000.0))
+    with rawpy.imread(str(path)) as raw:
+        assert raw.color_desc == b"RGBG" and raw.raw_pattern.tolist() == [[0, 1], [3, 2]]  # R G / G B
+        assert (raw.black_level_per_channel, raw.white_level) == ([2056] * 4, 15000)
+        assert np.array_equal(mosaic, raw.raw_image_visible)
+    assert mosaic.shape == (1156, 1734) and mosaic.dtype == np.uint16
+
+
+def test_a_dng_that_contradicts_the_sensor_is_refused_with_the_option_to_set(real):
+    path = real("raw_samples", "colorchart.dng")
+    with pytest.raises(UserError, match="order rggb, not bggr: set --data.cfa rggb"):
+        read_mosaic(path, Sensor("bggr", (2056.0,) * 4, 15000.0))
+    with pytest.raises(UserError, match="outside 0 to the white level 2100"):
+        read_mosaic(path, Sensor("rggb", (2056.0,) * 4, 2100.0))
+    with pytest.raises(UserError, match="black level 2056, not 0: set --data.black-level 2056 2056 2056 2056"):
+        read_mosaic(path, Sensor("rggb", (0.0,) * 4, 15000.0))
+
+
+def test_a_phone_s_pgm_keeps_its_values(real):
+    path = real("raw_samples", "n900_grbg_2592x304.pgm")
+    mosaic = read_mosaic(path, Sensor("grbg", (0.0,) * 4, 1023.0))
+    expected = np.frombuffer(path.read_bytes()[-2 * 304 * 2592 :], ">u2").reshape(304, 2592)
+    assert np.array_equal(mosaic, expected)
+
+
+def test_the_same_scene_is_read_in_four_cfa_orders(real):
+    scenes = {}
+    for cfa in CFA_ORDERS:
+        sensor = Sensor(cfa, (600.0,) * 4, 16383.0)
+        mosaic = read_mosaic(real("raw_samples", f"DSC_1339_768x512_{cfa}.raw"), sensor, (512, 768))
+        channels = {name: mosaic[row::2, column::2] for name, (row, column) in offsets(cfa).items()}
+        scenes[cfa] = (channels["R"], channels["B"], channels["Gr"].astype(int) + channels["Gb"])
+    for cfa in CFA_ORDERS:
+        assert all(np.array_equal(a, b) for a, b in zip(scenes[cfa], scenes["rggb"], strict=True))

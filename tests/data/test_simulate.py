@@ -1,4 +1,4 @@
-"""The simulated camera: every stage against its inverse or a value worked out by hand, and the datasets it writes."""
+"""Datasets of a simulated camera from a folder of photographs: `python -m data.simulate`."""
 
 import filecmp
 import json
@@ -10,18 +10,13 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
+from data import cuts as writer
 from data import simulate, unprocess
-from data.simulate import DEMO, SPLITS
+from data.cuts import SPLITS
 from data.unprocess import Camera
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET = Camera.random(0, shot=0.0)
-
-
-@pytest.fixture
-def image() -> np.ndarray:
-    return np.random.default_rng(0).uniform(size=(8, 6, 3))
 
 
 @pytest.fixture
@@ -49,78 +44,7 @@ def files(root: Path) -> list[Path]:
     return sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
 
 
-def test_tone_curve_and_gamma_invert(image):
-    assert unprocess.smoothstep(0.25) == pytest.approx(3 / 16 - 2 / 64)
-    np.testing.assert_allclose(unprocess.smoothstep(unprocess.inverse_smoothstep(image)), image, atol=1e-12)
-    np.testing.assert_allclose(unprocess.inverse_smoothstep(unprocess.smoothstep(image)), image, atol=1e-12)
-    np.testing.assert_allclose(unprocess.gamma_compress(unprocess.gamma_expand(image)), image, atol=1e-12)
-
-
-def test_colour_matrix_keeps_grey_and_inverts(image):
-    np.testing.assert_allclose(unprocess.apply_matrix(np.full((1, 1, 3), 0.3), QUIET.rgb2cam), 0.3)
-    camera = unprocess.apply_matrix(image, QUIET.rgb2cam)
-    np.testing.assert_allclose(unprocess.apply_matrix(camera, np.linalg.inv(QUIET.rgb2cam)), image, atol=1e-12)
-
-
-def test_gains_invert_below_the_highlights_and_keep_white(image):
-    dark = image * 0.9
-    np.testing.assert_allclose(unprocess.apply_gains(unprocess.safe_invert_gains(dark, QUIET), QUIET), dark, atol=1e-12)
-    np.testing.assert_allclose(unprocess.safe_invert_gains(np.ones((1, 1, 3)), QUIET), 1)
-
-
-def test_unprocess_is_undone_by_the_forward_pipeline(image):
-    photo = 0.3 + 0.3 * image  # inside the gamut of the camera: nothing is clipped
-    linear = unprocess.unprocess(photo, QUIET)
-    back = unprocess.apply_matrix(unprocess.apply_gains(linear, QUIET), np.linalg.inv(QUIET.rgb2cam))
-    np.testing.assert_allclose(unprocess.smoothstep(unprocess.gamma_compress(back)), photo, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("cfa", "raw", "black"),
-    [
-        ("rggb", [[100, 201, 102, 203], [210, 311, 212, 313]], [[58, 60], [61, 62]]),
-        ("bggr", [[300, 201, 302, 203], [210, 111, 212, 113]], [[62, 61], [60, 58]]),
-        ("grbg", [[200, 101, 202, 103], [310, 211, 312, 213]], [[60, 58], [62, 61]]),
-        ("gbrg", [[200, 301, 202, 303], [110, 211, 112, 213]], [[61, 62], [58, 60]]),
-    ],
-)
-def test_mosaic_and_black_levels_by_hand(cfa, raw, black):
-    # Hundreds: 1 red, 2 green, 3 blue; tens: row; ones: column.
-    image = np.array([[[100 * c + 10 * y + x for c in (1, 2, 3)] for x in range(4)] for y in range(2)])
-    assert unprocess.mosaic(image, cfa).tolist() == raw
-    assert unprocess.black_levels(Camera.random(0, cfa=cfa)).tolist() == black
-
-
-@pytest.mark.parametrize("white", [1023, 16383])
-def test_black_and_white_are_exact_without_noise(white):
-    camera, rng = Camera.random(0, shot=0.0, white=white), np.random.default_rng(0)
-    black = unprocess.expose(unprocess.unprocess(np.zeros((4, 4, 3), np.uint8), camera), camera, rng)
-    assert black.dtype == np.uint16
-    np.testing.assert_array_equal(black, np.tile([[58, 60], [61, 62]], (2, 2)))
-    full = unprocess.expose(unprocess.unprocess(np.full((4, 4, 3), 255, np.uint8), camera), camera, rng)
-    np.testing.assert_array_equal(full, white)
-
-
-def test_quantise_rounds_and_clips():
-    raw = np.array([[0.5, -1.0], [2.0, 1e-4]])
-    assert unprocess.quantise(raw, QUIET).tolist() == [[540, 0], [1023, 62]]  # 58 + 965 / 2 = 540.5, to even
-
-
-def test_noise_has_the_variance_of_the_model():
-    noise = unprocess.add_noise(np.full((500, 500), 0.25), 4e-3, 1e-3, np.random.default_rng(0)) - 0.25
-    assert noise.var() == pytest.approx(4e-3 * 0.25 + 1e-3, rel=0.02)
-    assert abs(noise.mean()) < 3e-4
-
-
-def test_camera_is_drawn_from_the_seed_within_the_published_ranges():
-    assert Camera.random(3) == Camera.random(3) != Camera.random(4)
-    camera = Camera.random(3)
-    np.testing.assert_allclose(np.sum(camera.rgb2cam, axis=1), 1)
-    assert 1.9 <= camera.red_gain <= 2.4 and 1.5 <= camera.blue_gain <= 1.9 and 1e-5 <= camera.shot <= 1e-4
-    assert Camera.random(0, matrix=2).rgb2cam == Camera.random(1, matrix=2).rgb2cam != camera.rgb2cam
-
-
-def test_whole_photographs_go_to_one_split():
+def test_whole_photographs_are_in_one_split():
     shapes = {f"{i}.png": (64, 64) for i in range(8)}
     cuts = simulate.split(shapes, 16, 16, (1.0, 0.5), 20, 20, np.random.default_rng(0))
     names = {side: {cut[1] for cut in cuts if cut[0] == side} for side in SPLITS}
@@ -128,7 +52,7 @@ def test_whole_photographs_go_to_one_split():
     assert [sum(cut[0] == side for cut in cuts) for side in SPLITS] == [6 * 20, 20, 20]
 
 
-def test_command_end_to_end(photos, tmp_path):
+def test_the_command_writes_a_dataset_and_refuses_to_overwrite_it(photos, tmp_path):
     root = tmp_path / "new" / "set"
     done = run(photos, root, "--patch", 16, "--val", 2, "--test", 3, "--cfa", "bggr")
     assert done.returncode == 0, done.stderr
@@ -145,7 +69,15 @@ def test_command_end_to_end(photos, tmp_path):
     assert again.returncode == 2 and again.stderr.startswith("error: ") and "exists" in again.stderr
 
 
-def test_same_seed_same_files_other_seed_other_files(photos, tmp_path):
+def test_the_word_demo_makes_the_demo_dataset(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(simulate, "make_demo", lambda *arguments, **options: calls.append((arguments, options)))
+    simulate.simulate("demo", tmp_path / "out", seed=3, shot=0.0)
+    camera = dict(matrix=None, shot=0.0, cfa="rggb", black=(58, 60, 61, 62), white=1023)
+    assert calls == [((tmp_path / "out", 128, 3), camera)]
+
+
+def test_equal_seeds_write_equal_files_and_other_seeds_other_mosaics(photos, tmp_path):
     one, same, other = (make(photos, tmp_path / n, seed=s) for n, s in (("one", 1), ("same", 1), ("other", 2)))
     assert files(one) == files(same) == files(other)
     assert filecmp.cmpfiles(one, same, files(one), shallow=False)[0] == files(one)
@@ -153,12 +85,12 @@ def test_same_seed_same_files_other_seed_other_files(photos, tmp_path):
     assert filecmp.cmpfiles(one, other, raw, shallow=False)[0] == []
 
 
-def test_raw_belongs_to_its_truth(photos, tmp_path):
-    root = make(photos, tmp_path / "out", shot=0.0)
+def test_each_mosaic_belongs_to_its_ground_truth(photos, tmp_path):
+    root, camera = make(photos, tmp_path / "out", shot=0.0), Camera.random(0, shot=0.0)
     for path in (root / "val" / "fujifilm").iterdir():
-        linear = unprocess.unprocess(iio.imread(path), QUIET)
+        linear = unprocess.unprocess(iio.imread(path), camera)
         raw = iio.imread(root / "val" / "mediatek_raw" / path.name)
-        np.testing.assert_array_equal(raw, unprocess.expose(linear, QUIET, np.random.default_rng(0)))
+        np.testing.assert_array_equal(raw, unprocess.expose(linear, camera, np.random.default_rng(0)))
 
 
 def test_unusable_images_are_skipped_and_counted(photos, tmp_path, capsys):
@@ -171,7 +103,7 @@ def test_unusable_images_are_skipped_and_counted(photos, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
         (dict(photos="absent"), "not a folder"),
         (dict(photos="."), "holds no image"),
@@ -185,60 +117,27 @@ def test_unusable_images_are_skipped_and_counted(photos, tmp_path, capsys):
         (dict(seed=-1), "seed"),
         (dict(stride=-1), "stride"),
         (dict(out=Path("photos")), "exists"),
-        (dict(out=Path("photos/a.png/x")), "cannot make"),
+        (dict(out=Path("photos/a.png/x")), "cannot create"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(photos, tmp_path, monkeypatch, options, sentence):
+def test_mistakes_are_reported_and_nothing_is_written(photos, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    where = {"absent": "absent", ".": "empty"}.get(options.get("photos"), "photos")
-    with pytest.raises(UserError, match=sentence):
-        simulate.simulate(**{"out": Path("out"), "patch": 16, **options, "photos": where})
+    folder = {"absent": "absent", ".": "empty"}.get(options.get("photos"), "photos")
+    with pytest.raises(UserError, match=message):
+        simulate.simulate(**{"out": Path("out"), "patch": 16, **options, "photos": folder})
     assert not Path("out").exists() and not list(tmp_path.glob("*.partial"))
 
 
-def test_a_broken_off_run_leaves_nothing_and_a_killed_one_is_swept_up(photos, tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_nothing_and_a_killed_one_is_cleaned_up(photos, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(simulate, "write_png", full_disk)
+        patched.setattr(writer, "write_png", full_disk)
         with pytest.raises(OSError, match="No space"):
             make(photos, tmp_path / "out")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
     (tmp_path / "out.partial" / "train").mkdir(parents=True)
     make(photos, tmp_path / "out")
     assert not (tmp_path / "out.partial").exists()
-
-
-def test_demo_is_complete(tmp_path):
-    root = tmp_path / "demo"
-    simulate.make_demo(root)
-    counts = json.loads((root / "camera.json").read_text())["counts"]
-    assert counts == {"train": 272, "val": 24, "test": 24}
-    for side in SPLITS:
-        for kind, shape, dtype in (("mediatek_raw", (128, 128), np.uint16), ("fujifilm", (128, 128, 3), np.uint8)):
-            assert {path.name for path in (root / side / kind).iterdir()} == {f"{i}.png" for i in range(counts[side])}
-            for path in (root / side / kind).iterdir():
-                image = iio.imread(path)
-                assert image.shape == shape and image.dtype == dtype and image.min() < image.max()
-    rows = [line.split("\t") for line in (root / "sources.txt").read_text().splitlines()]
-    assert sorted((name, side) for side, name, _ in rows) == sorted((name, row[0]) for name, row in DEMO.items())
-    assert {name for side, name, _ in rows if side == "val"} == {"coffee.png"}
-
-    before = (root / "val" / "fujifilm" / "0.png").stat().st_mtime_ns
-    simulate.make_demo(root)
-    assert (root / "val" / "fujifilm" / "0.png").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="exists"):
-        simulate.make_demo(root, seed=1)
-    (root / "val" / "fujifilm" / "0.png").unlink()
-    with pytest.raises(UserError, match="exists"):
-        simulate.make_demo(root)
-
-
-def test_demo_photographs_ship_with_the_wheel():
-    from importlib.metadata import files as recorded
-
-    record = {str(path) for path in recorded("scikit-image")}
-    assert all(f"skimage/data/{name}" in record for name in DEMO)
-    assert all(photo.dtype == np.uint8 and photo.shape[2] == 3 for photo in simulate.demo_photographs().values())

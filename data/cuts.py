@@ -1,0 +1,153 @@
+"""Cuts patches from photographs and writes them as a dataset of a simulated camera, with exact ground truth.
+
+The image formation is `data.unprocess`. One camera is used for a whole dataset, because an ISP is trained for one. The
+layout is Fujifilm UltraISP's: <root>/{train,val,test}/{mediatek_raw,fujifilm}/<number>.png. Beside it, camera.json
+describes the camera and the plan, sources.txt lists the photographs of each split with their licences.
+"""
+
+import errno
+import json
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+import storage
+from data.folders import LAYOUTS
+from data.unprocess import Camera, expose, unprocess
+from errors import UserError
+
+Cut = tuple[str, str, float, int, int]  # split, photograph, scale, top, left (of the patch, in the scaled photograph)
+
+SPLITS = ("train", "val", "test")
+LAYOUT = LAYOUTS["fujifilm"]
+CANNOT_CREATE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
+
+# --- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def check_patch(patch: int) -> None:
+    """Raise `UserError` for a patch that would cut a 2x2 block of the CFA."""
+    if patch < 2 or patch % 2:
+        raise UserError(f"patch is {patch}, but must be even and positive, because the CFA repeats every two pixels")
+
+
+def grid(shape: tuple[int, int], patch: int, stride: int, scales: Sequence[float]) -> list[tuple[float, int, int]]:
+    """All (scale, top, left) at which a patch fits into a photograph of this (height, width)."""
+    sizes = [(scale, *(max(1, round(side * scale)) for side in shape)) for scale in scales]
+    return [
+        (scale, top, left)
+        for scale, height, width in sizes
+        for top in range(0, height - patch + 1, stride)
+        for left in range(0, width - patch + 1, stride)
+    ]
+
+
+def shrink(photo: np.ndarray, scale: float) -> np.ndarray:
+    """A photograph (H, W, 3), uint8, resized by `scale` in (0, 1] with area averaging."""
+    import cv2
+
+    size = [max(1, round(side * scale)) for side in photo.shape[1::-1]]
+    return photo if scale == 1 else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+
+
+def pick(cuts: list[Cut], most: int, rng: np.random.Generator) -> list[Cut]:
+    """At most `most` of the cuts, drawn without replacement, in their order."""
+    return [cuts[i] for i in sorted(rng.permutation(len(cuts))[:most])]
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def progress(items: list, description: str):
+    """A tqdm bar over `items`; in a log file, a line every ten seconds.
+
+    Use it in a `with` statement, which ends its line before an error message is printed.
+    """
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, mininterval=0.1 if sys.stderr.isatty() else 10)
+
+
+def refuse_existing(root: Path) -> Path:
+    """The absolute path of a folder to create. Raises `UserError` unless it is absent or an empty folder."""
+    root = root.resolve()
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise UserError(f"{root} exists; give another folder, or remove it")
+    return root
+
+
+def write_dataset(
+    root: Path,
+    cuts: list[Cut],
+    load: Callable[[str], np.ndarray],
+    camera: Camera,
+    seed: int,
+    patch: int,
+    licences: dict[str, str],
+) -> None:
+    """Write the dataset whole or not at all.
+
+    Args:
+        root: the folder to create; it must be absent or empty.
+        cuts: the patches to write.
+        load: reads a photograph by the name that `cuts` use, (H, W, 3) uint8.
+        camera: takes the mosaics.
+        seed: of the noise.
+        patch: side of a patch in pixels.
+        licences: of the photographs, by name.
+
+    Raises `UserError` if `root` is not empty or cannot be created.
+    """
+    root = refuse_existing(root)
+    sources = sorted({(side, name) for side, name, *_ in cuts})
+    lines = [f"{side}\t{name}\t{licences.get(name, 'licence: that of the photograph')}" for side, name in sources]
+    try:
+        with storage.writing_folder(root) as temporary:
+            _write_patches(temporary, cuts, load, camera, seed, patch)
+            (temporary / "sources.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (temporary / "camera.json").write_text(describe(camera, cuts, seed, patch), encoding="utf-8")
+    except OSError as error:
+        if error.errno not in CANNOT_CREATE:
+            raise
+        raise UserError(f"cannot create {root}: {error.strerror} ({error.filename})") from error
+
+
+def describe(camera: Camera, cuts: list[Cut], seed: int, patch: int) -> str:
+    """The text of camera.json: the camera and the plan. Equal texts mean equal datasets."""
+    counts = {side: sum(cut[0] == side for cut in cuts) for side in SPLITS}
+    plan = zlib.crc32(repr(sorted(cuts)).encode())
+    content = {"camera": asdict(camera), "seed": seed, "patch": patch, "counts": counts, "plan": plan}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _write_patches(
+    root: Path, cuts: list[Cut], load: Callable[[str], np.ndarray], camera: Camera, seed: int, patch: int
+) -> None:
+    """Write mosaic and ground truth of each patch. Its noise depends on seed, split and number alone."""
+    for side in SPLITS:
+        for folder in (LAYOUT.raw, LAYOUT.photos):
+            (root / side / folder).mkdir(parents=True)
+    counts = dict.fromkeys(SPLITS, 0)
+    cuts = sorted(cuts, key=lambda cut: cut[1:3])
+    with progress(cuts, "writing") as bar:
+        for (name, scale), group in groupby(bar, key=lambda cut: cut[1:3]):
+            photo = shrink(load(name), scale)
+            for side, _, _, top, left in group:
+                truth = photo[top : top + patch, left : left + patch]
+                number = counts[side]
+                counts[side] += 1
+                rng = np.random.default_rng([seed, SPLITS.index(side), number])
+                write_png(root / side / LAYOUT.raw / f"{number}.png", expose(unprocess(truth, camera), camera, rng))
+                write_png(root / side / LAYOUT.photos / f"{number}.png", truth)
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Write a PNG file, (H, W, 3) uint8 or (H, W) uint16."""
+    import imageio.v3 as iio
+
+    path.write_bytes(iio.imwrite("<bytes>", array, extension=".png"))  # so that a full disk raises an OSError

@@ -1,0 +1,78 @@
+"""The demo dataset: mosaics of a simulated camera, from the photographs inside the scikit-image wheel."""
+
+from pathlib import Path
+
+import numpy as np
+
+import storage
+from data.cuts import SPLITS, check_patch, describe, grid, pick, shrink, write_dataset
+from data.files import read_photo
+from data.unprocess import Camera
+from errors import UserError
+
+MIDDLEBURY = "Middlebury stereo 2014, Scharstein et al., GCPR 2014 (no licence named; cite when used)"
+SCALES = (1.0, 0.7, 0.5, 0.35)
+
+# Photograph -> split, the most patches to take, licence (from the docstrings of skimage.data). Val and test are whole
+# photographs. The two motorcycles show the same scene, so they are in the same split. Photographs that differ most from
+# a phone's scenes contribute fewer patches; the Hubble field, which is almost black, contributes none.
+DEMO = {
+    "astronaut.png": ("train", 64, "NASA, public domain"),
+    "motorcycle_left.png": ("train", 64, MIDDLEBURY),
+    "motorcycle_right.png": ("train", 64, MIDDLEBURY),
+    "rocket.jpg": ("train", 32, "SpaceX, public domain"),
+    "ihc.png": ("train", 24, "CMMI, no known copyright restrictions"),
+    "retina.jpg": ("train", 24, "Mikael Häggström, CC0"),
+    "chelsea.png": ("test", 24, "Stefan van der Walt, CC0"),
+    "coffee.png": ("val", 24, "Rachel Michetti, CC0"),
+}
+
+
+def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> None:
+    """Write the demo dataset to `root`, unless it is there already, complete and with the same settings.
+
+    Args:
+        root: the folder to create.
+        patch: side of a patch in pixels, even.
+        seed: of the camera, the noise and the choice of patches.
+        camera: as for `Camera.random`.
+
+    Raises:
+        UserError: `root` holds anything else, or a value is impossible.
+    """
+    root, photos, rng, cuts = Path(root).resolve(), demo_photographs(), np.random.default_rng(seed), []
+    check_patch(patch)
+    for name, (side, most, _) in DEMO.items():
+        boxes = grid(photos[name].shape[:2], patch, patch // 2, SCALES)
+        # Flat patches, such as the retina's black corners, teach nothing, and a min-max stretch divides by zero there.
+        small = {scale: shrink(photos[name], scale) for scale in SCALES}
+        boxes = [(s, y, x) for s, y, x in boxes if small[s][y : y + patch, x : x + patch].std(axis=(0, 1)).max() > 4]
+        cuts += pick([(side, name, *box) for box in boxes], most, rng)
+    if missing := set(SPLITS) - {cut[0] for cut in cuts}:
+        raise UserError(f"patch {patch} is too large for the demo photographs: no patch for {', '.join(missing)}")
+    simulated = Camera.random(seed, **camera)
+    licences = {name: row[2] for name, row in DEMO.items()}
+    with storage.lock(root.with_name(f".{root.name}.lock")):  # several runs may start together
+        if not _is_complete(root, len(cuts), describe(simulated, cuts, seed, patch)):
+            write_dataset(root, cuts, photos.__getitem__, simulated, seed, patch, licences)
+
+
+def demo_photographs() -> dict[str, np.ndarray]:
+    """{file name: (H, W, 3) uint8} of `DEMO`, from the installed scikit-image wheel; nothing is downloaded.
+
+    Raises `UserError` if the installation has no photographs.
+    """
+    from importlib.resources import files
+
+    folder = Path(str(files("skimage"))) / "data"
+    missing = [name for name in DEMO if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks {', '.join(missing)}; install scikit-image 0.26 from its wheel")
+    return {name: read_photo(folder / name) for name in DEMO}
+
+
+def _is_complete(root: Path, pairs: int, description: str) -> bool:
+    written = root / "camera.json"
+    if not written.is_file() or written.read_text(encoding="utf-8") != description:
+        return False
+    return len(list(root.glob("*/*/*.png"))) == 2 * pairs

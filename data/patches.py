@@ -1,0 +1,146 @@
+"""Training patches: sample k of a run is a pure function of the split, the seed, the stage and k."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.cache import Files
+from data.folders import Split
+from errors import UserError
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def random_window(
+    shape: tuple[int, ...], patch: int, rng: np.random.Generator, path: Path, even: bool
+) -> tuple[slice, slice]:
+    """Draw a `patch` x `patch` window of an image of this shape (H, W, ...).
+
+    With `even`, it starts at an even row and column, so that a mosaic keeps its CFA order. Raises `UserError`, which
+    names `path`, if the image is smaller than the patch.
+    """
+    if min(shape[:2]) < patch:
+        raise UserError(f"{path} is {shape[0]}x{shape[1]}, smaller than a patch of {patch}: lower --data.patch")
+    stride = 2 if even else 1
+    row, column = (stride * int(rng.integers(0, (side - patch) // stride + 1)) for side in shape[:2])
+    return slice(row, row + patch), slice(column, column + patch)
+
+
+def centre(image: np.ndarray, most: int = 512) -> np.ndarray:
+    """The central square of (H, W, ...), at most `most` pixels a side, at an even position (keeps the CFA order)."""
+    side = min(*image.shape[:2], most) // 2 * 2
+    top, left = ((length - side) // 4 * 2 for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def flip(image: np.ndarray, rows: bool, columns: bool) -> np.ndarray:
+    """Mirror an image (H, W, ...) of even sides such that a mosaic keeps its CFA order.
+
+    Moving row y to row H - 1 - y would swap the colours of neighbouring pixels, so it moves to row H - 2 - y, and
+    columns likewise. The last row leaves the image by this; the gap is filled by reflection. A photograph that is
+    flipped in the same way as its mosaic stays aligned.
+    """
+    if rows:
+        image = np.concatenate((image[1:2], image[:-1]))[::-1]
+    if columns:
+        image = np.concatenate((image[:, 1:2], image[:, :-1]), axis=1)[:, ::-1]
+    return image
+
+
+def photo_tensor(photo: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+
+
+def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
+    """Raise `UserError` if the (height, width) of a pair differ, because then its pixels do not correspond."""
+    if mosaic != photo:
+        sizes = f"{mosaic[0]}x{mosaic[1]} and {photo[0]}x{photo[1]}"
+        raise UserError(f"{raw_path} and {photo_path} are a pair, but of different sizes: {sizes} (height x width)")
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------
+
+
+class Patches(Dataset):
+    """The endless stream of training samples of one stage of a run.
+
+    Sample k is a dict:
+    - "mosaic": (1, P, P) float32, 1 is white;
+    - "target": (3, P, P) float32 in [0, 1], a patch of a photograph;
+    - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference.
+
+    Files are drawn in epochs, without repeats within an epoch. In a paired split, mosaic and target are the same window
+    of the same scene. Otherwise their windows are independent, and so are the draws of files, unless the split is
+    `coupled`.
+
+    Args:
+        split: the files to draw from.
+        files: reads them.
+        patch: side P of a patch in pixels, even.
+        seed: of the run; not negative.
+        stage: index of the stage in the run, from 0. Each stage of each seed draws different random numbers.
+        flips: mirror samples at random, keeping the CFA order.
+        spans: `data.reference.Spans`, for a stage that renders the references of patches. It demosaics each whole file
+            once, so leave it None if no loss needs the reference.
+
+    A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        files: Files,
+        patch: int,
+        seed: int,
+        stage: int = 0,
+        flips: bool = False,
+        spans: Callable[[Path, np.ndarray], Tensor] | None = None,
+    ):
+        self.split, self.files, self.patch, self.flips, self.spans = split, files, patch, flips, spans
+        self.seed, self.stage = seed, stage
+
+    def __getitem__(self, k: int) -> dict[str, Tensor]:
+        photo_stream = 0 if self.split.paired or self.split.coupled else 1
+        raw_path = self._file(self.split.raws, k, stream=0)
+        photo_path = self._file(self.split.photos, k, stream=photo_stream)
+        whole, photo = self.files.mosaic(raw_path), self.files.photo(photo_path)
+        rng = _generator(self.seed, self.stage, 2, k)
+        window, mirror = random_window(whole.shape, self.patch, rng, raw_path, even=True), self._mirror(rng)
+        mosaic = flip(whole[window], *mirror)
+        if self.split.paired:
+            check_same_size(raw_path, photo_path, whole.shape, photo.shape[:2])
+        else:
+            window, mirror = random_window(photo.shape, self.patch, rng, photo_path, even=False), self._mirror(rng)
+        target = photo_tensor(flip(photo[window], *mirror))
+        sample = {"mosaic": self.files.reader.mosaic_tensor(mosaic), "target": target}
+        return sample if self.spans is None else sample | {"span": self.spans(raw_path, whole)}
+
+    def _file(self, paths: tuple[Path, ...], k: int, stream: int) -> Path:
+        epoch, index = divmod(k, len(paths))
+        return paths[_order(self.seed, self.stage, stream, epoch, len(paths))[index]]
+
+    def _mirror(self, rng: np.random.Generator) -> tuple[bool, bool]:
+        """Whether to flip the rows and the columns."""
+        return tuple(rng.random(2) < 0.5) if self.flips else (False, False)
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, stage: int, stream: int, epoch: int, files: int) -> np.ndarray:
+    """The order in which an epoch draws its files. Streams: 0 for mosaics, 1 for photographs drawn independently."""
+    return _generator(seed, stage, stream, epoch).permutation(files)
+
+
+def _generator(seed: int, stage: int, *position: int) -> np.random.Generator:
+    """The random numbers of one file order (stream, epoch) or one sample (2, k), independent of all others.
+
+    Stages 0 and 1 have the seeds 2 * seed and 2 * seed + 1; later stages add a spawn key, because 2 * seed + 2 would
+    repeat stage 0 of the next seed.
+    """
+    spawn_key = (stage // 2,) if stage > 1 else ()
+    return np.random.default_rng(np.random.SeedSequence((2 * seed + stage % 2, *position), spawn_key=spawn_key))

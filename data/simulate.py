@@ -18,7 +18,8 @@ import tyro
 from data.cuts import Cut, check_patch, grid, pick, progress, refuse_existing, write_dataset
 from data.demo import make_demo
 from data.files import read_photo
-from data.unprocess import CFA, Camera
+from data.sensor import Cfa
+from data.unprocess import Camera
 from errors import UserError, run_cli
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -121,7 +122,7 @@ def simulate(
     scales: tuple[float, ...] = (1.0,),
     val: int = 64,
     test: int = 64,
-    cfa: CFA = Camera.cfa,
+    cfa: Cfa = Camera.cfa,
     black: tuple[int, int, int, int] = Camera.black,
     white: int = Camera.white,
     matrix: int | None = None,
@@ -131,7 +132,7 @@ def simulate(
 
     Args:
         photos: Folder of photographs, or the word demo (for a folder of that name: ./demo). demo takes the photographs
-            inside scikit-image and ignores stride, scales, val and test.
+            inside scikit-image, and has its own stride, scales, val and test.
         out: Folder to create; it must be absent or empty.
         seed: Determines the camera, the noise and the splits.
         patch: Side of a patch in pixels, even (256; demo 128).
@@ -149,6 +150,8 @@ def simulate(
         raise UserError(f"seed is {seed}, but must not be negative")
     fixed = dict(matrix=matrix, shot=shot, cfa=cfa, black=black, white=white)
     if photos == "demo":
+        if (stride, scales, val, test) != (None, (1.0,), 64, 64):
+            raise UserError("the demo dataset has its own stride, scales, val and test: leave these options out")
         make_demo(out, patch or 128, seed, **fixed)
     else:
         camera, patch = Camera.random(seed, **fixed), patch or 256

@@ -6,14 +6,12 @@ gamma, colour matrix and gains, then mosaic, noise and quantisation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from data.sensor import CFA_ORDERS, CHANNELS, SENSORS, offsets
+from data.sensor import CHANNELS, SENSORS, Cfa, offsets
 from errors import UserError
 
-CFA = Literal[CFA_ORDERS]  # the choices of a command line
 FUJIFILM = SENSORS["fujifilm"]  # the default levels, as the written datasets have its layout
 
 # XYZ -> camera of four real cameras, as published with the code of Brooks et al.
@@ -44,7 +42,7 @@ class Camera:
     rgb_gain: float  # digital gain: the ISP multiplies all three by this
     shot: float  # variance of the noise is shot * signal + read, with the signal in [0, 1]
     read: float
-    cfa: CFA = FUJIFILM.cfa
+    cfa: Cfa = FUJIFILM.cfa
     black: tuple[int, int, int, int] = tuple(map(int, FUJIFILM.black_level))  # of R, Gr (green in the red rows), Gb, B
     white: int = int(FUJIFILM.white_level)  # and the largest value stored
 
@@ -133,7 +131,7 @@ def unprocess(photo: np.ndarray, camera: Camera) -> np.ndarray:
     return np.clip(image, 0, 1)
 
 
-def mosaic(image: np.ndarray, cfa: CFA) -> np.ndarray:
+def mosaic(image: np.ndarray, cfa: Cfa) -> np.ndarray:
     """(H, W, 3) -> (H, W), one colour at each pixel. H and W are even."""
     raw = np.empty(image.shape[:2], image.dtype)
     for site, colour in enumerate(cfa):

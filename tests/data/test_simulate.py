@@ -75,6 +75,9 @@ def test_the_word_demo_makes_the_demo_dataset(tmp_path, monkeypatch):
     simulate.simulate("demo", tmp_path / "out", seed=3, shot=0.0)
     camera = dict(matrix=None, shot=0.0, cfa="rggb", black=(58, 60, 61, 62), white=1023)
     assert calls == [((tmp_path / "out", 128, 3), camera)]
+    for option in (dict(stride=8), dict(scales=(0.5,)), dict(val=1), dict(test=1)):
+        with pytest.raises(UserError, match="leave these options out"):
+            simulate.simulate("demo", tmp_path / "out", **option)
 
 
 def test_equal_seeds_write_equal_files_and_other_seeds_other_mosaics(photos, tmp_path):

@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up on a fresh machine; PYTHON names another interpreter.
+# Every target installs what it needs into .venv first. Another interpreter: make demo PYTHON=python3.11
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -10,7 +10,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
-	# facexlib, of pyiqa, brings a second OpenCV into the same folder: take it out, and put the headless one back whole.
+	# facexlib, a dependency of pyiqa, installs a second OpenCV over the headless one: remove it and repair the latter.
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps "$$(grep ^opencv requirements.txt)"
 	touch $@
@@ -23,7 +23,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q
 
-# What docs/performance.md shows, for this machine, whose cores should be idle meanwhile.
+# Measure the figures of docs/performance.md on this machine. Keep its cores idle meanwhile.
 bench: setup
 	mkdir -p runs/bench
 	$(BIN)/python benchmarks/train_step.py --batch 4 --json runs/bench/train_step.json

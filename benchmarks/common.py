@@ -1,4 +1,7 @@
-"""What the benchmarks share: alternating measurements in one process, ratios pair by pair, the machine, the report."""
+"""What all benchmarks use: timing alternatives in turn, memory, ratios, the machine, and the printed and JSON report.
+
+Import it before any module of the repository: it adds the repository's root to `sys.path`.
+"""
 
 import argparse
 import ctypes
@@ -17,21 +20,24 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # a script here finds the modules beside this folder
+sys.path.insert(0, str(ROOT))  # a script in this folder would otherwise not find the modules of the repository
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")  # whose versions a report names
+
+
+# --- options and facts of the machine --------------------------------------------------------------------------------
 
 
 def parser(description: str, repeats: int) -> argparse.ArgumentParser:
-    """With the options that every benchmark has."""
+    """A parser with the options of all benchmarks; its description is the first line of `description`."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
-    options.add_argument("--repeats", type=int, default=repeats, help="measurements of each, in turn (%(default)s)")
-    options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    options.add_argument("--repeats", type=int, default=repeats, help="measurements of each alternative (%(default)s)")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     return options
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where a figure comes from."""
+    """The hardware and the versions on which figures were measured."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "processor": _processor(),
@@ -45,37 +51,67 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    named = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
+    models = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
 
 
 def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """What one `run` takes, until the device has finished it."""
-    _finish(device)
+    """How long one call of `run` takes, including what the device computes after it returns."""
+    _synchronize(device)
     start = time.perf_counter()
     run()
-    _finish(device)
+    _synchronize(device)
     return time.perf_counter() - start
 
 
-def _finish(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def alternate(contestants: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each contestant, `repeats` times, in turn: what slows the machine for a while slows all of them."""
-    times = {name: [] for name in contestants}
-    for run in contestants.values():  # the first time is a warm-up
+def alternate(alternatives: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each alternative, `repeats` times, after one call of each to warm up.
+
+    They take turns, so that whatever slows the machine for a while slows all of them.
+    """
+    times = {name: [] for name in alternatives}
+    for run in alternatives.values():
         run()
     for _ in range(repeats):
-        for name, run in contestants.items():
+        for name, run in alternatives.items():
             times[name].append(seconds(run, device))
     return times
 
 
+def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
+    """The most memory (MiB) that a call of `run` adds: on the GPU, or resident in this process (Linux only)."""
+    gc.collect()
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        seconds(run, device)
+        return round((torch.cuda.max_memory_allocated(device) - before) / 2**20)
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory, which may still be resident
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    run()
+    return round((_resident("VmHWM") - before) / 1024)
+
+
+def _resident(entry: str) -> int:
+    """An entry of /proc/self/status in KiB: VmRSS, the resident memory, or VmHWM, its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry))
+
+
+# --- reporting -------------------------------------------------------------------------------------------------------
+
+
 def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
-    """Median, lowest and highest."""
+    """Median, lowest and highest value."""
     return {
         "median": round(statistics.median(values), digits),
         "lowest": round(min(values), digits),
@@ -84,33 +120,17 @@ def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """How many times `fast` is as fast: of each pair of neighbours in time."""
+    """How many times as fast `fast` is as `slow`: the spread of the ratios of measurements of the same turn."""
     return spread([a / b for a, b in zip(slow, fast, strict=True)], digits=3)
 
 
-def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
-    """The most memory (MiB) that a `run` adds: on the GPU, or resident in this process (Linux)."""
-    gc.collect()
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        seconds(run, device)
-        return round((torch.cuda.max_memory_allocated(device) - before) / 2**20)
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed may still be resident
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    run()
-    return round((_resident("VmHWM") - before) / 1024)
-
-
-def _resident(what: str) -> int:
-    """KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(what))
+def label(name: str) -> str:
+    """What a printed table calls an alternative; in the JSON files, this repository is "ours"."""
+    return name.replace("ours", "this repository")
 
 
 def report(title: str, figures: dict[str, Any], rows: Sequence[Sequence[Any]], file: Path | None) -> None:
-    """Print a table; write the figures as JSON where asked."""
+    """Print `rows` as a table, the first one being its heading, and write the figures as JSON to `file`, if any."""
     cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     print(title)

@@ -1,12 +1,13 @@
-"""What the loader delivers against what the step consumes; and Menon on the device against colour-demosaicing.
+"""Times the training data loader, and Menon's demosaicing on the device against the package colour-demosaicing.
 
 python benchmarks/data.py [--device cpu] [--workers 0 1 2 4] [--consumes IMAGES_A_SECOND] [--json FILE]
 
-The loader reads pairs of `--side` pixels, 16-bit mosaics and 8-bit photographs as PNG, made for the occasion from
-scikit-image's photographs: from their files, from memory, and from a memory-mapped file. `--consumes` is what
-benchmarks/train_step.py printed (1 / seconds an image): with it, each row says whether the loader keeps ahead.
+The loader reads pairs of `--side` pixels, 16-bit mosaics and 8-bit photographs as PNG, which are made from
+scikit-image's photographs: from the files, from memory, and from a memory-mapped file. To see whether the loader is
+faster than the training step, pass the step's rate as `--consumes`: 1 / (seconds an image of benchmarks/train_step.py).
 """
 
+import argparse
 import tempfile
 from itertools import islice
 from pathlib import Path
@@ -14,19 +15,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from common import alternate, machine, parser, ratios, report, seconds, spread  # noqa: I001 - finds ours
+from common import alternate, machine, parser, ratios, report, seconds, spread
 
-from build import choose_device
-from data.demosaic import Reference, menon2007
-from data.files import Files, Reader, keep
+from data.cache import Files, cached_files
+from data.files import Reader
 from data.folders import Split
-from data.loader import Patches, training_batches
-from data.sensor import Sensor
+from data.loader import training_batches
+from data.menon import menon2007
+from data.patches import Patches
+from data.reference import Reference, Spans
+from data.sensor import SENSORS
 from errors import run_cli
+from tasks.device import choose_device
+
+SOURCES = {"off": "files", "memory": "memory", "disk": "memory-mapped file"}  # data.cache -> what the loader reads
 
 
 def make_pairs(folder: Path, count: int, side: int) -> Split:
-    """Crops of photographs, and mosaics of them with noise (which compresses as badly as a sensor's)."""
+    """Write crops of photographs, and their mosaics with noise (which compresses as badly as a sensor's)."""
     from skimage import data as photographs
 
     rng, images = np.random.default_rng(0), [photographs.astronaut(), photographs.coffee(), photographs.chelsea()]
@@ -46,85 +52,99 @@ def make_pairs(folder: Path, count: int, side: int) -> Split:
     return Split(tuple(raws), tuple(photos), paired=False)
 
 
-def delivered(split: Split, files: Files, asked, workers: int, device: torch.device) -> list[float]:
-    """Samples a second, of several stretches of batches, without the start of the workers."""
-    patches = Patches(split, files, asked.patch, seed=0, flips=False)
-    batches = training_batches(patches, asked.batch, 0, workers, device)
-    stretch, rates = max(1, asked.samples // asked.batch), []
+def loader_rates(patches: Patches, given: argparse.Namespace, workers: int, device: torch.device) -> list[float]:
+    """Samples a second of `--repeats` measurements, once the workers have started."""
+    batches = training_batches(patches, given.batch, 0, workers, device)
+    count, rates = max(1, given.samples // given.batch), []
     list(islice(batches, 2 * max(1, workers)))
-    for _ in range(asked.repeats):
-        rates.append(stretch * asked.batch / seconds(lambda: list(islice(batches, stretch)), device))
+    for _ in range(given.repeats):
+        rates.append(count * given.batch / seconds(lambda: list(islice(batches, count)), device))
     return rates
 
 
-def demosaicing(asked, device: torch.device) -> tuple[dict, list[tuple]]:
-    """Images a second of both, on integers, where their results are the same."""
-    from colour_demosaicing import demosaicing_CFA_Bayer_Menon2007 as theirs
+def time_loader(given: argparse.Namespace, device: torch.device) -> tuple[dict[str, dict], list[tuple]]:
+    """({"CACHE, N workers": samples a second}, rows of the table)."""
+    sensor, figures, rows = SENSORS["fujifilm"], {}, []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        split = make_pairs(folder, given.files, given.side)
+        files, spans = Files(Reader(sensor)), Spans(Reference(sensor))
+        for path in split.raws:  # a run computes each range only once, so this is not part of its rate
+            spans(path, files.mosaic(path))
+        for cache, source in SOURCES.items():
+            decoded = cached_files(split, files, cache, folder / "cache", given.samples)
+            patches = Patches(split, decoded, given.patch, seed=0, spans=spans)
+            for workers in given.workers:
+                rate = spread(loader_rates(patches, given, workers, device), 1)
+                figures[f"{cache}, {workers} workers"] = rate
+                times = f"{rate['median'] / given.consumes:.1f} x" if given.consumes else "-"
+                rows.append((source, f"{workers} workers", *rate.values(), times))
+    return figures, rows
 
-    images = np.random.default_rng(0).integers(60, 1024, (asked.batch, asked.patch, asked.patch))
+
+def time_demosaicing(given: argparse.Namespace, device: torch.device) -> tuple[dict, list[tuple]]:
+    """(figures, rows of the table) of both implementations, after a check that their results are the same.
+
+    They demosaic integers, on which `menon2007` is exact.
+    """
+    from colour_demosaicing import demosaicing_CFA_Bayer_Menon2007 as package
+
+    images = np.random.default_rng(0).integers(60, 1024, (given.batch, given.patch, given.patch))
     mosaic = torch.from_numpy(images.astype(np.float32))[:, None].to(device)
-    some = images[:4].astype(np.float64)
+    few = images[:4].astype(np.float64)
     worst = max(
-        np.abs(theirs(image, "RGGB").transpose(2, 0, 1) - ours).max()
-        for image, ours in zip(some, menon2007(mosaic[:4]).double().cpu().numpy(), strict=True)
+        np.abs(package(image, "RGGB").transpose(2, 0, 1) - result).max()
+        for image, result in zip(few, menon2007(mosaic[:4]).double().cpu().numpy(), strict=True)
     )
-    assert worst < 1e-3, f"the two differ by {worst} of 1023"
-    ways = {
-        "colour-demosaicing": lambda: [theirs(image, "RGGB") for image in some],
+    assert worst < 1e-3, f"the two implementations differ by {worst} of 1023"
+    alternatives = {
+        "colour-demosaicing": lambda: [package(image, "RGGB") for image in few],
         f"menon2007 on {device}": lambda: menon2007(mosaic),
     }
-    times = alternate(ways, asked.repeats, device)
-    slow, fast = ([t / count for t in times[way]] for way, count in zip(ways, (len(some), asked.batch), strict=True))
+    times = alternate(alternatives, given.repeats, device)
+    counts = len(few), given.batch
+    slow, fast = ([t / count for t in values] for values, count in zip(times.values(), counts, strict=True))
+    milliseconds = {name: spread([1e3 * t for t in values]) for name, values in zip(times, (slow, fast), strict=True)}
     figures = {
-        "batch": asked.batch,
-        "milliseconds_an_image": {w: spread([1e3 * t for t in v]) for w, v in zip(ways, (slow, fast), strict=True)},
+        "batch": given.batch,
+        "milliseconds_an_image": milliseconds,
         "times_as_fast": ratios(slow, fast),
         "largest_difference_of_1023": float(worst),
     }
-    rows = [(way, *values.values()) for way, values in figures["milliseconds_an_image"].items()]
-    return figures, rows
+    return figures, [(name, *values.values()) for name, values in milliseconds.items()]
 
 
 def main() -> None:
     options = parser(__doc__, repeats=5)
-    options.add_argument("--device", default="auto")
-    options.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2, 4])
-    options.add_argument("--batch", type=int, default=32)
-    options.add_argument("--patch", type=int, default=256)
-    options.add_argument("--side", type=int, default=256, help="of the files (%(default)s: Fujifilm's; ZRR's are 448)")
-    options.add_argument("--files", type=int, default=128, help="pairs (%(default)s)")
-    options.add_argument("--samples", type=int, default=256, help="in each measurement (%(default)s)")
-    options.add_argument("--consumes", type=float, default=0.0, help="images a second that the step takes")
-    asked = options.parse_args()
-    device, sensor = choose_device(asked.device), Sensor()
-    menon, menon_rows = demosaicing(asked, device)
-    loader, rows = {}, []
-    with tempfile.TemporaryDirectory() as name:
-        split = make_pairs(Path(name), asked.files, asked.side)
-        for place in ("off", "memory", "disk"):
-            files = keep(split, Files(Reader(sensor), Reference(sensor)), place, Path(name) / "cache", asked.samples)
-            for workers in asked.workers:
-                rate = spread(delivered(split, files, asked, workers, device), 1)
-                loader[f"{place}, {workers} workers"] = rate
-                ahead = f"{rate['median'] / asked.consumes:.1f} x" if asked.consumes else "-"
-                where = {"off": "files", "memory": "memory", "disk": "memory-mapped file"}[place]
-                rows.append((where, f"{workers} workers", *rate.values(), ahead))
+    options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
+    options.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2, 4], help="numbers of reading processes")
+    options.add_argument("--batch", type=int, default=32, help="patches in a batch (%(default)s)")
+    options.add_argument("--patch", type=int, default=256, help="side of a patch in pixels (%(default)s)")
+    options.add_argument("--side", type=int, default=256, help="side of the files (%(default)s: Fujifilm; 448: ZRR)")
+    options.add_argument("--files", type=int, default=128, help="number of pairs (%(default)s)")
+    options.add_argument("--samples", type=int, default=256, help="patches in each measurement (%(default)s)")
+    options.add_argument("--consumes", type=float, default=0.0, help="images a second that a training step takes")
+    given = options.parse_args()
+    device = choose_device(given.device)
+    menon, menon_rows = time_demosaicing(given, device)
+    loader, loader_rows = time_loader(given, device)
     figures = {
         "benchmark": "data",
         "machine": machine(device),
-        "repeats": asked.repeats,
-        "files": f"{asked.files} pairs of {asked.side}x{asked.side}, PNG",
-        "batch": asked.batch,
-        "patch": asked.patch,
+        "repeats": given.repeats,
+        "files": f"{given.files} pairs of {given.side}x{given.side}, PNG",
+        "batch": given.batch,
+        "patch": given.patch,
         "samples_a_second": loader,
-        "step_consumes": asked.consumes,
+        "step_consumes": given.consumes,
         "menon2007": menon,
         "ratio_menon2007": menon["times_as_fast"]["median"],
     }
-    report("Demosaicing, ms an image", figures, [("", "median", "lowest", "highest"), *menon_rows], None)
-    print(f"  {menon['times_as_fast']['median']:.1f} times as fast\n")
-    heads = ("", "", "samples a second", "lowest", "highest", "of what the step takes")
-    report(f"Loader, {figures['files']}, {asked.batch} x {asked.patch}", figures, [heads, *rows], asked.json)
+    report("Demosaicing", figures, [("", "ms an image", "lowest", "highest"), *menon_rows], None)
+    print(f"  menon2007 is {menon['times_as_fast']['median']:.1f} times as fast\n")
+    title = f"Loader, {figures['files']}, batches of {given.batch} x {given.patch}x{given.patch}"
+    heading = ("read from", "", "samples a second", "lowest", "highest", "times the step's rate")
+    report(title, figures, [heading, *loader_rows], given.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Scoring many checkpoints: inference.py beside the published way, a process a checkpoint that reads the data again.
+"""Times the scoring of many checkpoints: inference.py, against a process for each checkpoint that reads the data again.
 
 python benchmarks/scoring.py [--checkpoints 100] [--pairs 64] [--processes 20] [--json FILE]
 
-Both score the same checkpoints of Efficient ISP on the same pairs of 256x256 and must agree. The published way is timed
-over `--processes` checkpoints, one after another, and two at a time as tmux sessions would be, and scaled up.
+Both score the same checkpoints of Efficient ISP on the same pairs of 256x256 pixels, and must get the same PSNR. The
+second is the published way. It is timed on `--processes` checkpoints, one at a time and two at a time (as in two tmux
+sessions), and extrapolated to all checkpoints.
 """
 
 import argparse
@@ -20,16 +21,20 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
-from common import ROOT, machine  # noqa: I001 - finds ours
+from common import ROOT, machine
 
+import storage
 from config import Config, Data, to_dict
-from data.sensor import Sensor
+from data.sensor import SENSORS
+from errors import UserError, run_cli
+from evaluation.tables import checkpoints, read_table
 from models import build_model
-from scores import checkpoints, read_table
-from training import checkpoint
+from training.checkpoint import save_generator
 
-# One checkpoint, as the published implementation does it, in our own words: read each file, pack it, run the network on
-# it alone, cut to 8 bits, compare.
+SIDE = 256  # pixels
+
+# The published way for one checkpoint, reimplemented: read each file, pack it, run the network on it alone, convert to
+# 8 bits, compare. Arguments: checkpoint, folder of the split, CSV file to write.
 PUBLISHED = """
 import sys, csv, pathlib, imageio.v3 as iio, numpy as np, torch
 sys.path.insert(0, {root!r})
@@ -52,55 +57,58 @@ with open(out, "w") as f:
 """
 
 
-def make_run(folder: Path, count: int, pairs: int) -> Path:
-    """A run with `count` checkpoints, and `pairs` crops of scikit-image's photographs with crude mosaics of them."""
+def make_data(root: Path, pairs: int) -> None:
+    """Write two training pairs and `pairs` validation pairs: crops of photographs, and mosaics of them."""
     from skimage import data as photographs
 
     rng = np.random.default_rng(0)
     images = [getattr(photographs, name)() for name in ("astronaut", "chelsea", "coffee")]
-    for part, some in (("train", 2), ("val", pairs)):
-        raws, photos = folder / "data" / part / "mediatek_raw", folder / "data" / part / "fujifilm"
+    for split, count in (("train", 2), ("val", pairs)):
+        raws, photos = root / split / "mediatek_raw", root / split / "fujifilm"
         raws.mkdir(parents=True)
         photos.mkdir()
-        for index in range(some):
+        for index in range(count):
             image = images[index % len(images)]
-            top, left = (int(rng.integers(0, side - 256 + 1)) for side in image.shape[:2])
-            crop = image[top : top + 256, left : left + 256]
-            mosaic = np.zeros((256, 256), np.uint16)
+            top, left = (int(rng.integers(0, length - SIDE + 1)) for length in image.shape[:2])
+            crop = image[top : top + SIDE, left : left + SIDE]
+            mosaic = np.zeros((SIDE, SIDE), np.uint16)
             for row, column, channel in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
                 mosaic[row::2, column::2] = 64 + 3 * crop[row::2, column::2, channel].astype(np.uint16)
             iio.imwrite(raws / f"{index:03}.png", mosaic)
             iio.imwrite(photos / f"{index:03}.png", crop)
-    data = Data(root=str(folder / "data"), val_count=0, test_count=0)
-    run = folder / "runs" / "many"
-    config = to_dict(Config(run="many", model="efficient", data=data))
-    checkpoint.write_json(run / "config.json", config)
-    facts = {"model": "efficient", "input_format": "packed", "sensor": asdict(Sensor()), "config": config}
+
+
+def make_run(run: Path, root: Path, count: int) -> None:
+    """Write the folder of a run on the dataset `root`, with `count` checkpoints of random weights."""
+    config = to_dict(Config(run=run.name, model="efficient", data=Data(root=str(root), val_count=0, test_count=0)))
+    storage.write_json(run / "config.json", config)
+    sensor = asdict(SENSORS["fujifilm"])
+    description = {"model": "efficient", "input_format": "packed", "sensor": sensor, "config": config, "weights": {}}
     for step in range(1, count + 1):
         torch.manual_seed(step)
-        path = run / "checkpoints" / f"step_{step:07d}.pt"
-        checkpoint.save_generator(path, build_model("efficient"), step=step, weights={}, **facts)
-    return run
+        save_generator(run / "checkpoints" / f"step_{step:07d}.pt", build_model("efficient"), step, description)
 
 
-def published(run: Path, folder: Path, some: list[Path], at_once: int) -> float:
-    """Seconds a checkpoint."""
+def score_as_published(files: list[Path], split: Path, out: Path, at_once: int) -> float:
+    """Seconds a checkpoint, with `at_once` processes at a time. Writes the scores to `out`/NAME.csv.
+
+    Raises `UserError` if a process fails.
+    """
     script = [sys.executable, "-c", PUBLISHED.format(root=str(ROOT))]
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
-    start, waiting, running = time.perf_counter(), list(some), []
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
+    start, waiting, running = time.perf_counter(), list(files), []
     while waiting or running:
         while waiting and len(running) < at_once:
-            path = waiting.pop(0)
-            command = [*script, str(path), str(folder / "data" / "val"), str(folder / f"{path.stem}.csv")]
-            running.append(subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads}))
-        if running[0].wait():
-            raise SystemExit("the published way failed")
-        running.pop(0)
-    return (time.perf_counter() - start) / len(some)
+            file = waiting.pop(0)
+            command = [*script, str(file), str(split), str(out / f"{file.stem}.csv")]
+            running.append(subprocess.Popen(command, env=environment))
+        if running.pop(0).wait():
+            raise UserError("a process that scores in the published way failed")
+    return (time.perf_counter() - start) / len(files)
 
 
-def ours(run: Path) -> float:
-    """Seconds for all checkpoints of the run, the start of the process included."""
+def score_with_inference(run: Path) -> float:
+    """Seconds of inference.py for all checkpoints of the run, including its start; removes older scores first."""
     for table in (run / "scores").glob("*.csv"):
         table.unlink()
     start = time.perf_counter()
@@ -111,38 +119,39 @@ def ours(run: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoints", type=int, default=100)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--processes", type=int, default=20, help="checkpoints that the published way scores")
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--checkpoints", type=int, default=100, help="checkpoints to score (%(default)s)")
+    options.add_argument("--pairs", type=int, default=64, help="validation pairs (%(default)s)")
+    options.add_argument("--processes", type=int, default=20, help="checkpoints scored as published (%(default)s)")
+    options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    given = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        run = make_run(folder, asked.checkpoints, asked.pairs)
-        some = checkpoints(run)[: asked.processes]
-        times = [ours(run)]
-        one, two = published(run, folder, some, 1), published(run, folder, some, 2)
-        times += [ours(run) for _ in range(2)]
-        for path in some:
-            theirs = float((folder / f"{path.stem}.csv").read_text().split("mean,")[1])
-            assert abs(theirs - read_table(run / "scores" / f"{path.stem}.csv").mean["psnr"]) < 1e-4
+        out, root, run = Path(name), Path(name) / "data", Path(name) / "runs" / "many"
+        make_data(root, given.pairs)
+        make_run(run, root, given.checkpoints)
+        few, split = checkpoints(run)[: given.processes], root / "val"
+        times = [score_with_inference(run)]
+        one, two = score_as_published(few, split, out, 1), score_as_published(few, split, out, 2)
+        times += [score_with_inference(run) for _ in range(2)]
+        for file in few:
+            published = float((out / f"{file.stem}.csv").read_text().split("mean,")[1])
+            assert abs(published - read_table(run / "scores" / f"{file.stem}.csv").mean["psnr"]) < 1e-4
     total = statistics.median(times)
     figures = {
         "machine": machine(torch.device("cpu")),
-        "checkpoints": asked.checkpoints,
-        "pairs": asked.pairs,
+        "checkpoints": given.checkpoints,
+        "pairs": given.pairs,
         "seconds_ours": round(total, 2),
         "seconds_ours_each": [round(value, 2) for value in times],
         "seconds_published_a_checkpoint": round(one, 3),
         "seconds_published_a_checkpoint_two_at_once": round(two, 3),
-        "ratio": round(one * asked.checkpoints / total, 1),
-        "ratio_two_at_once": round(two * asked.checkpoints / total, 1),
+        "ratio": round(one * given.checkpoints / total, 1),
+        "ratio_two_at_once": round(two * given.checkpoints / total, 1),
     }
     print(json.dumps(figures, indent=2))
-    if asked.json:
-        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(main)

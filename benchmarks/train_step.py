@@ -1,49 +1,68 @@
-"""The unpaired training step beside the published procedure, and beside the bare frozen networks: the floor.
+"""Times the unpaired training step against the published procedure, and against its frozen networks alone, the floor.
 
 python benchmarks/train_step.py [--device cpu] [--batch 4] [--precision float32|tf32|bf16] [--compile] [--json FILE]
 
-All three have the same networks and the same batch, and alternate in one process. Ours starts from mosaics, as fit.py
-does; the published procedure is given the demosaiced reference, which its loader makes. A step with the critics' update
-and one without are measured apart, and weighed as `train.critic_every` says.
+All have the same networks and the same batch, and take turns in one process. This repository's step starts from
+mosaics, as in fit.py; the published procedure gets the demosaiced reference, which its data loader renders. Steps with
+and without an update of the critics are timed separately, and averaged as often as `train.critic_every` says.
 """
 
+import argparse
 import copy
 import dataclasses
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
-from common import alternate, machine, parser, peak_memory, ratios, report, seconds, spread  # noqa: I001 - finds ours
+from common import alternate, label, machine, parser, peak_memory, ratios, report, seconds, spread
 from torch import Tensor, nn
 
-from build import Networks, autocast, build_generator, build_trainer, choose_device, grey3, set_precision
 from config import PRESETS, Backbones, Config
-from data.demosaic import Reference
+from data.reference import Reference
 from data.sensor import Sensor, prepare
 from errors import run_cli
 from losses.content import luminance3
+from models import model_spec
+from tasks.device import choose_device, set_precision
+from tasks.isp import build_generator
+from tasks.modes import build_trainer
+from tasks.networks import Networks, autocast, grey3
 from training.steps import Batch, Trainer
+
+WITH_CRITICS = ", critics"  # ends the name of a step that also updates the critics
 
 
 class Published:
-    """The released procedure, in our own words.
+    """The procedure of the released code, reimplemented.
 
-    Each loss is backpropagated to the generator for its norm, again for its logged norm, and all again in the sum. Each
-    frozen network is run anew for every term, on the generated image and on what it is compared with, and again for the
-    discriminators. The ViT's parameters get gradients too. `lean` does not look at the targets with gradients.
+    Each loss is backpropagated to the generator for its norm, again for its logged norm, and once more in the sum of
+    all losses. Each frozen network runs again for every term, on the generated image and on the image that it is
+    compared with, and again for the critics. The ViT's parameters get gradients, too. `target_gradients` says whether
+    the generator's losses also build a graph for the features of the targets, which no gradient needs.
     """
 
-    def __init__(self, generator: nn.Module, trainer: Trainer, networks: Networks, lr: float, lean: bool, cast):
+    def __init__(
+        self,
+        generator: nn.Module,
+        trainer: Trainer,
+        networks: Networks,
+        lr: float,
+        target_gradients: bool,
+        cast: Callable[[], AbstractContextManager],
+    ):
         self.generator = copy.deepcopy(generator)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr, (0.5, 0.9))
         self.critics = {a.name: copy.deepcopy(a.critic) for a in trainer.adversaries}
         self.critic_optimizers = [torch.optim.Adam(c.parameters(), lr, (0.5, 0.9)) for c in self.critics.values()]
-        self.game, self.lean, self.cast = trainer.game, lean, cast
+        self.adversarial, self.target_gradients, self.cast = trainer.adversarial, target_gradients, cast
         vgg, alexnet, vit = (copy.deepcopy(networks(name)).float() for name in ("vgg", "alexnet", "vit"))
         for network in (vgg, alexnet):
             network.to(memory_format=torch.contiguous_format)
         vit.requires_grad_(True)
         self.content = lambda image: vgg(luminance3(image))
-        self.looks = {
+        self.features = {
             "color": vit,
             "lin0": lambda image: alexnet(grey3(image))["relu1"],
             "lin3": lambda image: alexnet(grey3(image))["relu4"],
@@ -51,6 +70,7 @@ class Published:
         self.networks = (vgg, alexnet, vit)
 
     def losses(self, generated: Tensor, reference: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The generator's losses by name."""
         with self.cast():
             content = (self.content(generated) - self.content(reference)).float()
         down, across = generated.diff(dim=2), generated.diff(dim=3)
@@ -58,18 +78,20 @@ class Published:
         losses["tv"] = down.square().mean() + across.square().mean()
         for name, critic in self.critics.items():
             with self.cast():
-                fake = self.looks[name](generated).float()
-                with torch.set_grad_enabled(not self.lean):
-                    real = self.looks[name](target).float()
+                fake = self.features[name](generated).float()
+                with torch.set_grad_enabled(self.target_gradients):
+                    real = self.features[name](target).float()
             losses[name] = nn.functional.softplus(critic(real) - critic(fake)).mean()
         return losses
 
     def norm(self, loss: Tensor) -> Tensor:
+        """The norm of a loss's gradient at the generator's parameters."""
         self.generator.zero_grad()
         loss.backward(retain_graph=True)
         return torch.cat([p.grad.flatten() for p in self.generator.parameters()]).norm()
 
     def step(self, inputs: Tensor, reference: Tensor, target: Tensor, critics: bool) -> dict[str, float]:
+        """Update the generator and, with `critics`, the critics. Returns the norms of the scaled losses' gradients."""
         generated = self.generator(inputs)
         losses = self.losses(generated, reference, target)
         scaled = {name: loss / (self.norm(loss).item() + 1e-8) for name, loss in losses.items()}
@@ -84,121 +106,157 @@ class Published:
         return logged
 
     def update_critics(self, generated: Tensor, target: Tensor) -> None:
+        """Train each critic on features that are computed again."""
         for (name, critic), optimizer in zip(self.critics.items(), self.critic_optimizers, strict=True):
             with torch.no_grad(), self.cast():
-                fake, real = self.looks[name](generated).float(), self.looks[name](target).float()
+                fake, real = self.features[name](generated).float(), self.features[name](target).float()
             critic.zero_grad()
-            self.game.discriminator(critic, fake, real)[0].backward()
+            self.adversarial.discriminator(critic, fake, real)[0].backward()
             nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
             optimizer.step()
 
 
 class Floor:
-    """The frozen networks, once forward for each image that has to be looked at, and once backward to the generated."""
+    """The frozen networks alone: each once forward for every image that it is needed for, and once backward.
 
-    def __init__(self, networks: Networks, cast):
+    The backward pass goes to the generated image.
+    """
+
+    def __init__(self, networks: Networks, cast: Callable[[], AbstractContextManager]):
         self.networks, self.cast = [networks(name) for name in ("vgg", "alexnet", "vit")], cast
 
-    def step(self, generated: Tensor, others: dict[str, Tensor]) -> None:
+    def step(self, generated: Tensor, reference: Tensor, target: Tensor) -> None:
+        """Run VGG-19 on `generated` and `reference`, and AlexNet and the ViT on `generated` and `target`."""
         for network in self.networks:
             image = generated.detach().requires_grad_()
             with self.cast():
                 outputs = network(image)
                 with torch.no_grad():
-                    network(others["reference"] if network is self.networks[0] else others["target"])
+                    network(reference if network is self.networks[0] else target)
             outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
             torch.autograd.grad(outputs, image, [torch.ones_like(output) for output in outputs])
 
 
-def configure(asked) -> Config:
-    """The paper's setting, as far as the command line leaves it."""
-    base = PRESETS[asked.preset]
-    backbones = Backbones(asked.weights, asked.vgg_file, vit=asked.vit)
+def build_config(given: argparse.Namespace) -> Config:
+    """The preset's config, with what the command line changes."""
+    base = PRESETS[given.preset]
     return dataclasses.replace(
         base,
         seed=0,
-        data=dataclasses.replace(base.data, patch=asked.patch, batch=asked.batch),
-        backbones=backbones,
-        compute=dataclasses.replace(base.compute, precision=asked.precision, compile=asked.compile),
+        data=dataclasses.replace(base.data, patch=given.patch, batch=given.batch),
+        backbones=Backbones(given.weights, given.vgg_file, vit=given.vit),
+        compute=dataclasses.replace(base.compute, precision=given.precision, compile=given.compile),
     )
 
 
-def main() -> None:
+def build_steps(config: Config, device: torch.device) -> tuple[dict[str, Callable[[], Any]], Networks]:
+    """(the steps to time, by name; the frozen networks). All but the floor come with and without the critics' update.
+
+    They have random mosaics and targets.
+    """
+    name, generator = build_generator(config.model, "")
+    generator.to(device, memory_format=torch.channels_last)
+    networks, cast = Networks(config, device), autocast(config.compute, device)
+    trainer = build_trainer(config, generator, networks)
+    data, input_format, random = config.data, model_spec(name).input_format, torch.Generator().manual_seed(0)
+    mosaic = torch.rand(data.batch, 1, data.patch, data.patch, generator=random).to(device)
+    target = torch.rand(data.batch, 3, data.patch, data.patch, generator=random).to(device)
+    sensor = Sensor(data.cfa, data.black_level, data.white_level)
+    render = Reference(sensor)
+    span, inputs, reference = render.span(mosaic), prepare(mosaic, sensor, input_format), render(mosaic)
+
+    def step(number: int) -> None:
+        trainer.step(Batch(prepare(mosaic, sensor, input_format), render(mosaic, span), target), number)
+
+    steps = {"ours": partial(step, 1), f"ours{WITH_CRITICS}": partial(step, config.train.critic_every)}
+    steps["floor"] = partial(Floor(networks, cast).step, target, reference, target)
+    procedures = {"published": (True, nullcontext), "published, targets without gradients": (False, nullcontext)}
+    if config.compute.precision == "bf16":
+        procedures["published, bf16"] = (True, cast)
+    for name, (target_gradients, context) in procedures.items():
+        procedure = Published(generator, trainer, networks, config.train.lr, target_gradients, context)
+        steps[name] = partial(procedure.step, inputs, reference, target, critics=False)
+        steps[f"{name}{WITH_CRITICS}"] = partial(procedure.step, inputs, reference, target, critics=True)
+    return steps, networks
+
+
+def seconds_an_image(times: dict[str, list[float]], batch: int, critic_every: int) -> dict[str, list[float]]:
+    """{step: seconds an image of each measurement}: means over `critic_every` steps, one of which updates the critics.
+
+    `times` are the seconds of each step of `build_steps`.
+    """
+    means = {}
+    for name, plain in times.items():
+        if not name.endswith(WITH_CRITICS):
+            with_critics = times.get(name + WITH_CRITICS, plain)  # the floor has no critics
+            both = zip(plain, with_critics, strict=True)
+            means[name] = [((critic_every - 1) * a + b) / critic_every / batch for a, b in both]
+    return means
+
+
+def compare(means: dict[str, list[float]], memory: dict[str, float]) -> tuple[dict[str, Any], list[tuple]]:
+    """(figures, rows of the table) from the seconds an image and the memory (MiB) of each step."""
+    ours, published = means["ours"], [name for name in means if name not in ("ours", "floor")]
+    floor_ratio = ratios(ours, means["floor"])
+    figures = {
+        "seconds_an_image": {name: spread(values) for name, values in means.items()},
+        "peak_memory_mib": memory,
+        "ratio_published": ratios(means["published"], ours)["median"],
+        "ratio_floor": floor_ratio["median"],
+        "ratios": {"ours over floor": floor_ratio}
+        | {f"{name} over ours": ratios(means[name], ours) for name in published},
+    }
+    rows = [("", "seconds an image", "lowest", "highest", "times this repository's", "MiB added")]
+    for name, values in figures["seconds_an_image"].items():
+        ratio = spread([a / b for a, b in zip(means[name], ours, strict=True)])["median"]
+        rows.append((label(name), *values.values(), ratio, float(memory[name])))
+    return figures, rows
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    presets = [name for name in PRESETS if name != "demo"]
     options = parser(__doc__, repeats=5)
-    options.add_argument("--device", default="auto")
-    options.add_argument("--preset", default="fujifilm-efficient", choices=[name for name in PRESETS if name != "demo"])
-    options.add_argument("--batch", type=int, default=32)
-    options.add_argument("--patch", type=int, default=256)
-    options.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32", help="of ours")
-    options.add_argument("--compile", action="store_true", help="torch.compile the frozen networks of ours")
-    options.add_argument("--weights", default="auto", choices=("auto", "random", "pretrained"), help="frozen networks'")
-    options.add_argument("--vgg-file", default="", help="VGG-19, as for fit.py")
-    options.add_argument("--vit", default="vit_base_patch16_224", help="timm's name (%(default)s)")
-    asked = options.parse_args()
-    config, device = configure(asked), choose_device(asked.device)
+    options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
+    options.add_argument("--preset", default="fujifilm-efficient", choices=presets, help="config (%(default)s)")
+    options.add_argument("--batch", type=int, default=32, help="patches in a step (%(default)s)")
+    options.add_argument("--patch", type=int, default=256, help="side of a patch in pixels (%(default)s)")
+    precisions, weights = ("float32", "tf32", "bf16"), ("auto", "random", "pretrained")
+    options.add_argument("--precision", choices=precisions, default="float32", help="this repository's (%(default)s)")
+    options.add_argument("--compile", action="store_true", help="compile this repository's frozen networks")
+    options.add_argument("--weights", choices=weights, default="auto", help="frozen networks' weights (%(default)s)")
+    options.add_argument("--vgg-file", default="", help="backbones.vgg_file: file with the weights of VGG-19")
+    options.add_argument("--vit", default="vit_base_patch16_224", help="the ViT's name in timm (%(default)s)")
+    given = options.parse_args()
+    if given.vgg_file and given.weights == "random":
+        options.error("--vgg-file has no effect with --weights random")
+    return given
+
+
+def main() -> None:
+    given = parse()
+    config, device = build_config(given), choose_device(given.device)
     set_precision(config.compute)
     torch.manual_seed(0)
-    cast = autocast(config.compute, device)
-
-    generator = build_generator(config.model, "")[1].to(device, memory_format=torch.channels_last)
-    networks = Networks(config, device)
-    trainer = build_trainer(config, generator, networks)
-    sensor = Sensor(config.data.cfa, config.data.black_level, config.data.white_level)
-    render = Reference(sensor)
-    random = torch.Generator().manual_seed(0)
-    mosaic = torch.rand(asked.batch, 1, asked.patch, asked.patch, generator=random).to(device)
-    target = torch.rand(asked.batch, 3, asked.patch, asked.patch, generator=random).to(device)
-    span, inputs, reference = render.span(mosaic), prepare(mosaic, sensor, generator.input_format), render(mosaic)
-
-    def ours(number: int) -> None:
-        made = Batch(prepare(mosaic, sensor, generator.input_format), render(mosaic, span), target)
-        trainer.step(made, number)
-
-    every = config.train.critic_every
-    contestants = {"ours": lambda: ours(1), "ours, critics": lambda: ours(every)}
-    floor, others = Floor(networks, cast), {"reference": reference, "target": target}
-    contestants["floor"] = lambda: floor.step(target, others)
-    theirs = {"published": (False, nullcontext), "published, targets without gradients": (True, nullcontext)}
-    if config.compute.precision == "bf16":
-        theirs["published, bf16"] = (False, cast)
-    for name, (lean, its_cast) in theirs.items():
-        procedure = Published(generator, trainer, networks, config.train.lr, lean, its_cast)
-        contestants[name] = lambda p=procedure: p.step(inputs, reference, target, critics=False)
-        contestants[f"{name}, critics"] = lambda p=procedure: p.step(inputs, reference, target, critics=True)
-    first = seconds(contestants["ours"], device)  # with the compiling
-    memory = {name: peak_memory(run, device) for name, run in contestants.items() if not name.endswith("critics")}
-    times = alternate(contestants, asked.repeats, device)
-
-    def image(name: str) -> list[float]:
-        if name == "floor":
-            return [t / asked.batch for t in times[name]]
-        both = zip(times[name], times[f"{name}, critics"], strict=True)
-        return [((every - 1) * plain + critics) / every / asked.batch for plain, critics in both]
-
-    names = ["ours", "floor", *theirs]
-    ratio = {name: ratios(image(name), image("ours")) for name in theirs}
-    above = ratios(image("ours"), image("floor"))
+    steps, networks = build_steps(config, device)
+    first = seconds(steps["ours"], device)  # including compilation
+    memory = {name: peak_memory(run, device) for name, run in steps.items() if not name.endswith(WITH_CRITICS)}
+    times = alternate(steps, given.repeats, device)
+    comparison, rows = compare(seconds_an_image(times, given.batch, config.train.critic_every), memory)
     figures = {
         "benchmark": "train_step",
         "machine": machine(device),
-        "config": {"preset": asked.preset, "batch": asked.batch, "patch": asked.patch, "vit": asked.vit}
+        "config": {"preset": given.preset, "batch": given.batch, "patch": given.patch, "vit": given.vit}
         | dataclasses.asdict(config.compute)
-        | {"weights": {name: network.provenance for name, network in networks.built.items()}},
-        "repeats": asked.repeats,
-        "seconds_an_image": {name: spread(image(name)) for name in names},
-        "peak_memory_mib": memory,
-        "ratio_published": ratio["published"]["median"],
-        "ratio_floor": above["median"],
-        "ratios": {"ours over floor": above} | {f"{name} over ours": ratio[name] for name in theirs},
+        | {"weights": networks.provenance},
+        "repeats": given.repeats,
+        **comparison,
         "first_step_seconds": round(first, 2),
     }
-    rows = [("", "seconds an image", "lowest", "highest", "against ours", "MiB")]
-    for name in names:
-        against = spread([a / b for a, b in zip(image(name), image("ours"), strict=True)])["median"]
-        rows.append((name, *figures["seconds_an_image"][name].values(), against, float(memory[name])))
-    title = f"Training step, {config.model}, {asked.batch} x {asked.patch}x{asked.patch}, {device}, {asked.precision}"
-    report(title, figures, rows, asked.json)
-    print(f"  ours is {above['median']:.3f} times the floor; its first step took {first:.1f} s")
+    title = f"Training step, {given.preset}, {given.batch} x {given.patch}x{given.patch}, {device}, {given.precision}"
+    report(title, figures, rows, given.json)
+    floor_ratio = comparison["ratio_floor"]
+    print(f"  this repository takes {floor_ratio:.3f} times the floor's time; its first step took {first:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,36 @@
-"""The benchmarks compare what they say they compare, and their JSON has what is read from it."""
+"""The benchmarks compare what they claim to compare, and their JSON files have the keys that are read from them."""
 
 import importlib.util
 import io
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from build import Networks, build_generator, build_trainer
 from config import PRESETS, Backbones
-from data.demosaic import Reference
-from data.sensor import Sensor, prepare
+from data.reference import Reference
+from data.sensor import SENSORS, prepare
+from errors import UserError
 from models import MODELS
+from tasks.isp import build_generator
+from tasks.modes import build_trainer
+from tasks.networks import Networks
+from training.log import Stopwatch
 from training.steps import Batch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def load(monkeypatch):
-    """load(name): a benchmark as a module; root scripts of the same name stay what they are."""
+    """load(name): a benchmark as a module; it does not replace the module of the same name at the root."""
     monkeypatch.syspath_prepend(str(FOLDER))
 
     def module(name: str):
@@ -38,11 +44,14 @@ def load(monkeypatch):
     sys.modules.pop("common", None)
 
 
-@pytest.mark.parametrize("lean", (False, True))
-def test_the_published_procedure_and_ours_compute_the_same_gradient(load, lean):
-    """In float32 within 1e-5, in one memory layout: another's rounding can switch a ReLU, and a gradient with it."""
-    from dataclasses import replace
+def run_main(load, monkeypatch, name: str, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    load(name).main()
 
+
+@pytest.mark.parametrize("target_gradients", (False, True))
+def test_published_procedure_has_the_same_gradient_as_the_trainer(load, target_gradients):
+    """In float32 within 1e-5, in the same memory layout: other rounding can switch a ReLU, and so change a gradient."""
     base = PRESETS["fujifilm-efficient"]
     config = replace(base, data=replace(base.data, patch=64, batch=2))
     config = replace(config, backbones=Backbones("random", vit="vit_tiny_patch16_224"))
@@ -52,24 +61,24 @@ def test_the_published_procedure_and_ours_compute_the_same_gradient(load, lean):
     trainer = build_trainer(config, generator, networks)
     for network in networks.built.values():
         network.to(memory_format=torch.contiguous_format)
-    theirs = load("train_step").Published(generator, trainer, networks, 1e-4, lean, nullcontext)
-    sensor, mosaic, target = Sensor(), torch.rand(2, 1, 64, 64), torch.rand(2, 3, 64, 64)
+    published = load("train_step").Published(generator, trainer, networks, 1e-4, target_gradients, nullcontext)
+    sensor, mosaic, target = SENSORS["fujifilm"], torch.rand(2, 1, 64, 64), torch.rand(2, 3, 64, 64)
     inputs, reference = prepare(mosaic, sensor, "packed"), Reference(sensor)(mosaic)
-    logged = theirs.step(inputs, reference, target, critics=True)
+    logged = published.step(inputs, reference, target, critics=True)
     statistics = trainer.step(Batch(inputs, reference, target), 10)
-    ours, expected = (
-        torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (generator, theirs.generator)
+    gradient, expected = (
+        torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (generator, published.generator)
     )
-    assert (ours - expected).norm() < 1e-5 * expected.norm()
+    assert (gradient - expected).norm() < 1e-5 * expected.norm()
     assert all(value == pytest.approx(1, abs=0.05) for value in logged.values())
     assert {f"norm/{name}" for name in logged} <= statistics.keys()
 
 
 def test_train_step_writes_its_ratios(load, monkeypatch, tmp_path, capsys):
     file = tmp_path / "out.json"
-    options = ["--device", "cpu", "--batch", "1", "--patch", "32", "--vit", "vit_tiny_patch16_224"]
-    monkeypatch.setattr(sys, "argv", ["x", *options, "--weights", "random", "--repeats", "1", "--json", str(file)])
-    load("train_step").main()
+    size = ("--device", "cpu", "--batch", 1, "--patch", 32, "--repeats", 1)
+    networks = ("--vit", "vit_tiny_patch16_224", "--weights", "random")
+    run_main(load, monkeypatch, "train_step", *size, *networks, "--json", file)
     figures = json.loads(file.read_text())
     assert figures["ratio_published"] > 0 and figures["ratio_floor"] > 0
     assert {"ours", "floor", "published"} <= figures["seconds_an_image"].keys()
@@ -77,7 +86,12 @@ def test_train_step_writes_its_ratios(load, monkeypatch, tmp_path, capsys):
     assert "times the floor" in capsys.readouterr().out
 
 
-def test_the_mosaic_that_libraw_develops_is_the_one_that_we_do(load):
+def test_critics_count_once_in_critic_every_steps(load):
+    times = {"ours": [4.0], "ours, critics": [14.0], "floor": [2.0]}
+    assert load("train_step").seconds_an_image(times, batch=2, critic_every=10) == {"ours": [2.5], "floor": [1.0]}
+
+
+def test_libraw_reads_the_mosaic_of_the_dng_file(load):
     rawpy = pytest.importorskip("rawpy")
     mosaic = np.random.default_rng(0).integers(60, 1024, (64, 96)).astype(np.uint16)
     with rawpy.imread(io.BytesIO(load("inference").dng(mosaic))) as raw:
@@ -87,24 +101,71 @@ def test_the_mosaic_that_libraw_develops_is_the_one_that_we_do(load):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in ("rmfa-medium", "rmfa-large")])
-def test_ours_and_the_released_way_develop_the_same_image(load, name):
-    module = load("inference")  # the comparison is an assertion of `developers`
-    ways = module.developers(name, (32, 48), CPU)
+def test_all_ways_to_develop_a_mosaic_give_the_same_image(load, name):
+    module = load("inference")
+    ways = module.ways_to_develop(name, (32, 48), CPU)  # asserts that "ours" and "as released" give the same image
     assert ways["ours"]().shape == (32, 48, 3)
     assert np.abs(ways["ours, bf16"]().astype(int) - ways["as released"]()).max() <= 4
-    networks = module.networks(name, (32, 48), CPU, compiled=False)
+    networks = module.ways_to_run(name, (32, 48), CPU, compiled=False)
     torch.testing.assert_close(networks["channels-last"](), networks["as released"](), rtol=1e-4, atol=1e-5)
 
 
-def test_ratios_are_taken_pair_by_pair(load):
+def test_ratios_compare_measurements_of_the_same_turn(load):
     load("train_step")
     common = sys.modules["common"]
     assert common.ratios([2.0, 6.0, 9.0], [1.0, 2.0, 9.0]) == {"median": 2.0, "lowest": 1.0, "highest": 3.0}
 
 
-@pytest.mark.parametrize("name", ("train_step", "data", "inference", "scaling", "paper_run", "scoring"))
-def test_every_benchmark_explains_itself(load, name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [name, "--help"])
+def test_paper_run_reads_the_speeds_that_fit_prints(load):
+    watch = Stopwatch(0)
+    with watch:
+        pass
+    speeds = load("paper_run").read_speeds(f"pretrain: 100%|####| 20/20\ntrain: {watch.report(5)}\n")
+    assert speeds.keys() == {"train"} and speeds["train"].keys() == {"steps_a_second", "waiting_for_data"}
+    line = "train: 2.31 steps a second with validation and saving, 3.1% of the time waiting for data; the first step"
+    assert load("paper_run").read_speeds(line) == {"train": {"steps_a_second": 2.31, "waiting_for_data": 3.1}}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    (
+        ("train_step", ("--weights", "random", "--vgg-file", "vgg.mat")),
+        ("paper_run", ("--out", "out", "--quick", "--vgg-file", "vgg.mat")),
+        ("selection", ()),
+    ),
+)
+def test_options_that_do_not_fit_are_refused(load, name, arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
-        load(name).main()
-    assert end.value.code == 0 and ("--json" in capsys.readouterr().out or name == "paper_run")
+        run_main(load, monkeypatch, name, *arguments)
+    assert end.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def write_ranking(folder: Path, columns: str, *rows: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    heading = f"rank,checkpoint,step,{columns}"
+    (folder / "ranking.csv").write_text("\n".join(("# data: 3 files", heading, *rows)) + "\n")
+
+
+def test_selection_compares_both_rankings(load, monkeypatch, tmp_path, capsys):
+    """Without pairs, step 20 looks better; by PSNR, step 10 is 2 dB better."""
+    write_ranking(tmp_path / "scores", "psnr,lpips", "1,step_10,10,22.0,0.3", "2,step_20,20,20.0,0.4")
+    columns = "unpaired,texture,semantics,color,content"
+    unpaired = tmp_path / "scores" / "unpaired"
+    write_ranking(unpaired, columns, "1,step_20,20,1,1,1,1,1", "2,step_10,10,2,2,2,2,2")
+    run_main(load, monkeypatch, "selection", tmp_path)
+    printed = capsys.readouterr().out
+    assert "2 checkpoints, 20.00 to 22.00 dB, the last 20.00 dB" in printed
+    assert printed.count("its choice loses 2.00 dB, LPIPS 0.100") == 5 and "PSNR -1.00" in printed
+
+
+def test_selection_needs_both_rankings(load, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="needs both rankings"):
+        run_main(load, monkeypatch, "selection", tmp_path)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_help_lists_the_options(load, name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        run_main(load, monkeypatch, name, "--help")
+    printed = capsys.readouterr().out
+    assert end.value.code == 0 and ("--json" in printed or name in ("paper_run", "selection"))

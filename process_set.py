@@ -160,7 +160,7 @@ def rank(run: Path, tables: ScoreTables) -> None:
     print(f"\n{len(ranking)} of {len(checkpoints(run))} checkpoints of {run}, {tables.facts['protocol']}")
     print(f"{'':>4}  {'checkpoint':<14}" + "".join(f"{name:>12}" for name in columns))
     for row in ranking[:10]:
-        values = "".join(f"{row[name]:12.4f}" if name in row else f"{'':12}" for name in columns)
+        values = "".join(f" {row[name]:11.4f}" if name in row else f"{'':12}" for name in columns)
         print(f"{row['rank']:>4}  {row['checkpoint']:<14}{values}")
     print(f"ranking: {tables.folder / 'ranking.csv'}, best: {run / 'best.json'}")
 

@@ -26,9 +26,9 @@ from errors import UserError, run_cli
 from evaluation import protocols
 from evaluation.evaluators import PairedEvaluator
 from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
+from evaluation.rendering import Candidate, ImageFormat, TestSet, choose_scenes, run_test, shorter_side, write_tables
 from evaluation.report import Report, read_history, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
-from evaluation.testing import Candidate, ImageFormat, TestSet, choose_scenes, run_test, shorter_side, write_tables
 from pretrained import zoo
 from tasks.data import open_data
 from tasks.device import choose_device

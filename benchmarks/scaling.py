@@ -23,9 +23,9 @@ from data.reference import Reference
 from data.sensor import SENSORS, prepare
 from errors import UserError, run_cli
 from tasks.device import choose_device, set_precision
+from tasks.features import Networks
 from tasks.isp import build_generator
 from tasks.modes import build_trainer
-from tasks.networks import Networks
 from training.distributed import join, leave
 from training.steps import Batch
 

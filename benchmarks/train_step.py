@@ -26,9 +26,9 @@ from errors import run_cli
 from losses.content import luminance3
 from models import model_spec
 from tasks.device import choose_device, set_precision
+from tasks.features import Networks, autocast, grey3
 from tasks.isp import build_generator
 from tasks.modes import build_trainer
-from tasks.networks import Networks, autocast, grey3
 from training.steps import Batch, Trainer
 
 WITH_CRITICS = ", critics"  # ends the name of a step that also updates the critics

@@ -1,4 +1,4 @@
-"""The critics (discriminators) of Fig. 3. Each maps features (N, ...) to logits (N,)."""
+"""The critics (discriminators) of Fig. 3: features (N, ...) -> logits (N,). tasks/modes.py says what each one sees."""
 
 from discriminators.color import ColorDiscriminator
 from discriminators.texture import TextureDiscriminator

@@ -16,6 +16,7 @@ from losses.content import luminance3
 
 Scores = dict[str, float]  # column -> value
 
+CONTENT_WEIGHT = 2  # of the content in `unpaired`; the other three have weight 1
 COLOR_PIXELS = 512  # of each image, evenly spaced, for the distribution of colours
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")  # of AlexNet
 DIRECTIONS = 64  # of the sliced Wasserstein distance
@@ -52,13 +53,14 @@ class UnpairedEvaluator:
       reference
 
     For KID, features are standardised by mean and deviation over the photographs. `unpaired`, which ranks checkpoints,
-    is texture + semantics + color, each divided by the score of the demosaiced references, plus twice the content.
+    is texture + semantics + color, each divided by the score of the demosaiced references, plus `CONTENT_WEIGHT` times
+    the content.
     docs/results.md shows how well it ranks.
     """
 
     columns = ("unpaired", "texture", "semantics", "color", "content")
     measure = Measure("unpaired distance", "", False, 4, None)  # of `unpaired`, the first column
-    # Score tables store this text and count as scored only with the same text; hence the class's former name.
+    # Stored scores are valid only while this text stays the same (hence the former name): change it with the scores.
     summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
 
     def __init__(
@@ -106,7 +108,7 @@ class UnpairedEvaluator:
     def combine(self, distances: Scores) -> float:
         """The value of the column `unpaired`, from those of the other columns."""
         relative = sum(distances[key] / self.unit[key] for key in ("texture", "semantics", "color"))
-        return relative + 2 * distances["content"]
+        return relative + CONTENT_WEIGHT * distances["content"]
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) in [0, 1] -> texture (N, D), semantics (N, D) and color (N, P, 3)."""

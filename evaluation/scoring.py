@@ -1,4 +1,4 @@
-"""Score many checkpoints on the same files, without doing anything twice."""
+"""Score many checkpoints on the same files; `evaluation.evaluators` says how one is scored."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -23,8 +23,8 @@ from models import build_model, model_spec
 from pretrained import zoo
 from tasks.data import open_data
 from tasks.device import set_precision
+from tasks.features import Networks
 from tasks.modes import build_pretrainer, build_trainer, find_mode
-from tasks.networks import Networks
 from training.distributed import Group
 from training.run import Stage, Task
 from training.steps import Batch, Trainer

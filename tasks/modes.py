@@ -1,5 +1,6 @@
-"""The modes of the paper's task, and the trainers that they are made of (section 3.7, Eqs. 10 to 12)."""
+"""The modes of the paper's task: terms, critics, optimizers and schedules of each (section 3.7, Eqs. 10 to 12)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ from discriminators import ColorDiscriminator, TextureDiscriminator
 from errors import UserError
 from losses import LOSSES
 from losses.adversarial import RelativisticLoss
-from tasks.networks import Networks, build_views
+from tasks.features import Networks, build_views
 from training.steps import Adversary, Term, Trainer
 
 Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, what it is compared with)
@@ -31,7 +32,7 @@ _PAIRED: Terms = {
 class Mode:
     """A way to train: pretraining with the terms of `pretrain`, then training with `terms` and `critics`.
 
-    `tasks.networks.build_views` lists the features that terms can compare.
+    `tasks.features.build_views` lists the features that terms can compare.
     """
 
     terms: Terms
@@ -45,6 +46,35 @@ MODES: dict[str, Mode] = {
     "unpaired": Mode({"content": ("vgg_luminance", "reference"), "tv": ("image", None)}, ("color", "lin0", "lin3")),
     "paired": Mode(_PAIRED, needs_pairs=True),
     "paired_gan": Mode(_PAIRED, ("lin0", "lin3"), needs_pairs=True),
+}
+
+
+def _of_tokens(shape: torch.Size, train_fc1: bool) -> nn.Module:
+    """The critic of tokens (N, T, C)."""
+    return ColorDiscriminator(shape[2])
+
+
+def _of_maps(shape: torch.Size, train_fc1: bool) -> nn.Module:
+    """The critic of feature maps or images (N, C, H, W)."""
+    return TextureDiscriminator(shape[1], tuple(shape[2:]), train_fc1)
+
+
+@dataclass(frozen=True)
+class Critic:
+    """What a critic sees, and which network it is."""
+
+    label: str  # in the log and in last.pt
+    feature: str  # that it sees, from tasks.features.build_views
+    build: Callable[[torch.Size, bool], nn.Module]  # shape of the feature, whether to train the first linear layer
+
+
+# (critic of a mode, choice in train.color_critic or train.texture_critics): Fig. 3, and the ablations of section 4.2.
+CRITICS: dict[tuple[str, str], Critic] = {
+    ("color", "vit"): Critic("color", "tokens", _of_tokens),
+    ("color", "image"): Critic("color", "blurred", _of_maps),
+    ("lin0", "alexnet"): Critic("lin0", "lin0", _of_maps),
+    ("lin3", "alexnet"): Critic("lin3", "lin3", _of_maps),
+    ("lin0", "image"): Critic("grey", "grey", _of_maps),  # one critic, with lin0's weight, replaces both
 }
 
 
@@ -112,29 +142,19 @@ def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks) -> 
 
 
 def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
-    """The mode's critics whose weight is not 0 (Fig. 3), or the ablations of section 4.2 that see images."""
+    """The mode's critics, as `CRITICS` and the config choose them, without those whose weight is 0."""
     train, patch = config.train, config.data.patch
-    inputs = {"color": "tokens" if train.color_critic == "vit" else "blurred", "lin0": "lin0", "lin3": "lin3"}
-    if train.texture_critics == "image":  # one critic of the grey image, with lin0's weight, replaces both
-        inputs = {"color": inputs["color"], "lin0": "grey"}
-    critics = find_mode(train.mode).critics
-    inputs = {name: inputs[name] for name in critics if name in inputs and getattr(train, f"adv_{name}")}
+    choices = {"color": train.color_critic, "lin0": train.texture_critics, "lin3": train.texture_critics}
+    names = [name for name in find_mode(train.mode).critics if getattr(train, f"adv_{name}")]
+    critics = {name: CRITICS[name, choices[name]] for name in names if (name, choices[name]) in CRITICS}
     blank, shapes = torch.zeros(1, 3, patch, patch, device=networks.device), {}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling for one blank image would take minutes
-        for view in build_views(set(inputs.values()), networks, train.blur_color):
+        for view in build_views({critic.feature for critic in critics.values()}, networks, train.blur_color):
             features = zip(view.names, view.compute(blank), strict=True)
             shapes |= {name: feature.shape for name, feature in features}
     adversaries = []
-    for name, feature in inputs.items():
-        critic = build_critic(shapes[feature], train_fc1=not config.as_released)
-        critic.to(networks.device, memory_format=torch.channels_last)
-        label = "grey" if feature == "grey" else name
-        adversaries.append(Adversary(label, getattr(train, f"adv_{name}"), feature, critic))
+    for name, critic in critics.items():
+        network = critic.build(shapes[critic.feature], not config.as_released)
+        network.to(networks.device, memory_format=torch.channels_last)
+        adversaries.append(Adversary(critic.label, getattr(train, f"adv_{name}"), critic.feature, network))
     return adversaries
-
-
-def build_critic(shape: torch.Size, train_fc1: bool) -> nn.Module:
-    """The critic of Fig. 3 for features of this shape: tokens (N, T, C) or maps (N, C, H, W)."""
-    if len(shape) == 3:
-        return ColorDiscriminator(shape[2])
-    return TextureDiscriminator(shape[1], tuple(shape[2:]), train_fc1)

@@ -21,8 +21,8 @@ from evaluation.scoring import Scorer, ScoringSet
 from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
 from tasks.data import open_data
+from tasks.features import Networks
 from tasks.model import open_model
-from tasks.networks import Networks
 
 UNPAIRED_FILES = 256  # at most this many mosaics, evenly spaced, are scored without pairs
 PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the photographs of a run

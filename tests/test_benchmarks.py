@@ -17,9 +17,9 @@ from data.reference import Reference
 from data.sensor import SENSORS, prepare
 from errors import UserError
 from models import MODELS
+from tasks.features import Networks
 from tasks.isp import build_generator
 from tasks.modes import build_trainer
-from tasks.networks import Networks
 from training.log import Stopwatch
 from training.steps import Batch
 

@@ -79,7 +79,7 @@ class Trainer:
     adversarial: AdversarialLoss | None = None
     critic_every: int = 1  # steps from one update of the critics to the next
     clip_norm: float = 1.0  # the norm to which each critic's gradient is clipped
-    schedule: LRScheduler | None = None  # of the generator's learning rate
+    schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.modes builds it)
     critic_schedule: LRScheduler | None = None  # of the critics'
     ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
     average_: Callable[[Tensor], Tensor] | None = None  # replaces a gradient by its mean over all processes

@@ -1,4 +1,4 @@
-"""The frozen networks of a run, their precision, and the views through which terms and critics see an image."""
+"""What terms and critics see of an image: features of frozen networks, in the precision of the run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -132,7 +132,7 @@ class Train:
     """Training (Eq. 10 or 11). A weight is the norm of the term's gradient at the generator; 0 removes the term."""
 
     mode: str = "unpaired"
-    """unpaired: Eq. 11; paired: Eq. 10 without adversarial losses; paired_gan: Eq. 10 (tasks/isp.py has the table)."""
+    """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10. The table is in tasks/modes.py."""
     steps: int = 30_000
     """Steps of training. The released models come from steps 27,220 to 195,100."""
     lr: float = 5e-4
@@ -194,7 +194,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Compute:
-    """Speed against rounding: the same computation in other precisions, or compiled."""
+    """Faster arithmetic with more rounding error: lower precision, or compiled networks."""
 
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     """tf32: GPU matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
@@ -283,20 +283,6 @@ PRESETS: dict[str, Config] = {
 }
 
 config = PRESETS["demo"]  # the global config: what `python fit.py` runs if no preset is named
-
-
-def refuse_ineffective(config: Config) -> None:
-    """Raise `UserError` for a setting of a new run that would have no effect beside the others."""
-    data, backbones, train = config.data, config.backbones, config.train
-    files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
-    for ineffective, sentence in (
-        (data.layout != "folders" and (data.raw or data.photos), "data.raw and data.photos need data.layout folders"),
-        (data.cache_dir and data.cache in ("memory", "off"), f"data.cache_dir has no effect with cache {data.cache}"),
-        (bool(data.raw_height) != bool(data.raw_width), "data.raw_height and data.raw_width belong together"),
-        (backbones.weights == "random" and files, "a file of weights has no effect with backbones.weights random"),
-        (train.blur_color and train.color_critic == "image", "train.blur_color needs train.color_critic vit"),
-    ):
-        _require(not ineffective, f"{sentence}: change one of them")
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ import tyro
 
 import config as settings
 from config import PRESETS, Config
+from data.folders import find_layout
 from errors import UserError, run_cli
 from tasks import isp
 from tasks.device import choose_device
+from tasks.modes import find_mode
 from training.distributed import ALONE, Group, join, leave
 from training.run import Intervals, Run, claim_folder
 
@@ -62,7 +64,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     parsed = _parse(arguments, default)
     folder = Path(parsed.config.runs) / parsed.config.run
     if not (parsed.resume and (folder / "last.pt").exists()):
-        settings.refuse_ineffective(parsed.config)
+        refuse_ineffective(parsed.config)
         return parsed.config, parsed.resume
     before = settings.load(folder / "config.json")
     after = _parse(arguments, before).config
@@ -100,6 +102,28 @@ def _is_resumable(name: str, before: Config) -> bool:
     return name in RESUMABLE or name.split(".")[0] in RESUMABLE
 
 
+def refuse_ineffective(config: Config) -> None:
+    """Raise `UserError` for unknown names, and for settings that would have no effect in a new run of this config."""
+    isp.check_names(config)
+    data, backbones, train = config.data, config.backbones, config.train
+    rootless, critics = find_layout(data.layout).rootless, find_mode(train.mode).critics
+    files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
+    textures = {"lin0", "lin3"} & set(critics)
+    for ineffective, sentence in (
+        (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
+        (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
+        (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
+        (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
+        (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
+        (train.blur_color and train.color_critic == "image", "--train.blur-color is for --train.color-critic vit"),
+        (train.blur_color and "color" not in critics, f"--train.blur-color: mode {train.mode} has no colour critic"),
+        (train.color_critic == "image" and "color" not in critics, f"mode {train.mode} has no colour critic"),
+        (train.texture_critics == "image" and not textures, f"mode {train.mode} has no texture critics"),
+    ):
+        if ineffective:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
 def build_run(config: Config, resume: bool, group: Group = ALONE) -> Run:
     """Build the run of a config: at its start or, to `resume`, as in its last.pt. Claim its folder first."""
     folder, log = Path(config.runs) / config.run, config.log
@@ -111,7 +135,8 @@ def build_run(config: Config, resume: bool, group: Group = ALONE) -> Run:
 
 def train(config: Config, resume: bool = False, group: Group = ALONE) -> Path:
     """Train a run to its end and return its folder. Raises `UserError` for whatever the user can mend."""
-    choose_device(group.device or config.device)  # a device or batch that cannot be used: before a folder is made
+    isp.check_names(config)  # and that device and batch can be used: before any file is written
+    choose_device(group.device or config.device)
     group.share(config.data.batch)
     folder = Path(config.runs) / config.run
     with claim_folder(folder, resume) if group.main else nullcontext():

@@ -29,11 +29,11 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     options.add_argument("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
     options.add_argument("--data-root", default="", metavar="DIR", help="the dataset's folder, if it has moved")
     options.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
-    options.add_argument("--at-once", type=int, default=0, metavar="M", help="models that run as one (GPU: 32)")
-    options.add_argument("--protocol", default="paper", choices=PROTOCOLS, help="how to score (%(default)s)")
     options.add_argument(
-        "--measures", nargs="+", default=["psnr"], choices=MEASURES, metavar="M", help="the first one ranks (psnr)"
+        "--at-once", type=int, default=0, metavar="M", help="checkpoints in one pass (GPU: 32, CPU: 1)"
     )
+    options.add_argument("--protocol", choices=PROTOCOLS, help="how to score (paper)")
+    options.add_argument("--measures", nargs="+", choices=MEASURES, metavar="M", help="the first one ranks (psnr)")
     return options
 
 
@@ -45,21 +45,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     which.add_argument("--all", action="store_true", help="all checkpoints")
     which.add_argument("--n", type=int, metavar="N", help="checkpoints whose index modulo N is the --remainder")
     which.add_argument("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file or its name")
-    options.add_argument("--remainder", type=int, metavar="R", help="see --n (0)")
+    options.add_argument("--remainder", type=int, metavar="R", help="of the index modulo N (0)")
     options.add_argument("--rank", choices=("paired", "unpaired"), default="paired", help="unpaired: without pairs")
     given = options.parse_args(arguments)
     if given.remainder is not None and given.n is None:
         options.error("--remainder needs --n")
     given.remainder = given.remainder or 0
-    refuse_paired_options(options, given)
+    set_measures(options, given)
     return given
 
 
-def refuse_paired_options(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """Exit with status 2 if options that need ground truth are combined with a ranking without it."""
-    for name in ("protocol", "measures"):
-        if given.rank == "unpaired" and getattr(given, name) != options.get_default(name):
+def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Fill in the default protocol and measures. Exits with status 2 if they are given for a ranking without pairs."""
+    for name, default_value in (("protocol", "paper"), ("measures", ["psnr"])):
+        if given.rank == "unpaired" and getattr(given, name):
             options.error(f"--{name} has no effect with --rank unpaired, which has its own measures")
+        setattr(given, name, getattr(given, name) or default_value)
 
 
 def choose(run: Path, given: argparse.Namespace) -> list[Path]:

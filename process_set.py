@@ -28,7 +28,7 @@ from evaluation.tables import ScoreTables, checkpoints, select, write_ranking
 from tasks.scoring import open_tables
 from training.log import Progress
 
-PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "protocol", "rank")  # options passed on to inference.py
+PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "rank")  # options passed on to inference.py
 INTERVAL = 0.5  # seconds between checks of the sessions
 # Environment variables that sessions get from this process: a tmux server has those of the process that started it.
 # No secrets: everybody on the machine can read a session's command line.
@@ -41,8 +41,8 @@ INHERITED = re.compile(
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line. Raises `UserError`, or exits with status 2, for options that do not fit together."""
     options = inference.parser("process_set.py", "Score the checkpoints of a run in several sessions, and rank them.")
-    options.add_argument("--n", type=int, help="divide the checkpoints by their index modulo N (1)")
-    options.add_argument("--step", type=int, help="score the remainders that are multiples of this, a session each (1)")
+    options.add_argument("--n", type=int, help="group the checkpoints by their index modulo N (1)")
+    options.add_argument("--step", type=int, help="a session for each remainder 0, STEP, 2 STEP, ... below N (1)")
     options.add_argument(
         "--rank",
         nargs="?",
@@ -57,17 +57,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--detach", action="store_true", help="return as soon as the sessions have started")
     given = options.parse_args(arguments)
     given.only_rank = given.rank is not None and given.n is None and given.step is None
-    for name in ("launcher", "sbatch", "detach"):
-        if given.only_rank and getattr(given, name):
-            options.error(f"--{name} has no effect without --n and --step: nothing is scored")
+    for name in ("launcher", "sbatch", "detach", "device", "at_once"):
+        if given.only_rank and getattr(given, name) != options.get_default(name):
+            options.error(f"--{name.replace('_', '-')} has no effect without --n and --step: nothing is scored")
     given.rank = given.rank or "paired"
-    inference.refuse_paired_options(options, given)
+    inference.set_measures(options, given)
     given.n, given.step = (1 if value is None else value for value in (given.n, given.step))
     if not 1 <= given.step <= given.n:
         raise UserError(f"--step must lie between 1 and --n, which is {given.n}; it is {given.step}")
     given.launcher = given.launcher or ("tmux" if shutil.which("tmux") else "local")
-    if given.sbatch and given.launcher != "slurm":
-        options.error("--sbatch needs --launcher slurm")
+    if given.sbatch and not LAUNCHERS[given.launcher].takes_options:
+        options.error(f"--sbatch needs --launcher slurm, not {given.launcher}")
     return given
 
 
@@ -77,11 +77,11 @@ def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Sess
     select(run, given.n, remainders)  # raises UserError if no checkpoint matches
     left = [index % given.n for index, path in enumerate(checkpoints(run)) if not tables.is_complete(path)]
     left = [remainder for remainder in remainders if remainder in left]
-    slurm = given.launcher == "slurm"  # assigns a GPU to each task itself
-    devices = [] if slurm else gpus(given.device)
+    assigns = LAUNCHERS[given.launcher].assigns_gpus
+    devices = [] if assigns else gpus(given.device)
     threads = str(max(1, (os.cpu_count() or 1) // max(1, len(left))))
     inherited = {key: value for key, value in os.environ.items() if INHERITED.fullmatch(key)}
-    if slurm:
+    if assigns:
         inherited.pop("CUDA_VISIBLE_DEVICES", None)
     sessions = []
     for number, remainder in enumerate(left):
@@ -90,7 +90,8 @@ def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Sess
         script = str(Path(inference.__file__).absolute())
         options = [f"--{key}={getattr(given, key.replace('-', '_'))}" for key in PASSED_ON]
         command = (sys.executable, script, *options, f"--n={given.n}", f"--remainder={remainder}")
-        command += ("--measures", *given.measures)
+        if given.rank == "paired":
+            command += (f"--protocol={given.protocol}", "--measures", *given.measures)
         digest = hashlib.sha256(repr((str(run.absolute()), command)).encode()).hexdigest()[:6]
         name = "-".join(("isp", re.sub(r"\W", "_", given.run, flags=re.ASCII), str(remainder), digest))
         sessions.append(Session(name, str(remainder), command, environment, tables.folder / "sessions"))
@@ -172,11 +173,11 @@ def main() -> None:
     if given.only_rank:
         rank(run, tables)
         return
-    launcher = LAUNCHERS[given.launcher](*([given.sbatch or ()] if given.launcher == "slurm" else ()))
+    launcher = LAUNCHERS[given.launcher](given.sbatch or ())
     sessions = plan(given, run, tables)
     if sessions:
         started = start(launcher, sessions)
-        if given.detach or (given.launcher == "slurm" and not launcher.job):
+        if given.detach or not launcher.watches:
             return
         wait(sessions, started, launcher, tables, select(run, given.n, range(0, given.n, given.step)))
     failures = [failure for session in sessions if (failure := session.failure())]

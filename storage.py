@@ -68,7 +68,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values, for `load`."""
-    buffer = io.BytesIO()  # torch's own writer reports a full disk as a RuntimeError, ours as an OSError
+    buffer = io.BytesIO()  # torch.save to a path reports a full disk as a RuntimeError, not as an OSError
     torch.save(content, buffer)
     write_bytes(path, buffer.getbuffer())
 
@@ -125,10 +125,10 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list[str]]:
-    """Yield those of `names` that no other process has claimed through the same `path`; they are claimed meanwhile.
+    """Yield those of `names` that no other process has claimed through `path`, and hold these claims during the block.
 
-    Each claim is a lock on one byte of the file, chosen by the name's hash, so it ends with the process. With `wait`,
-    wait for all of them.
+    With `wait`, wait for all of them. Each claim is a lock on one byte of the file, chosen by the name's hash, so it
+    ends with the process, however that ends. Do not nest claims through one path: closing one releases all.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:

@@ -45,37 +45,41 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line. Exits with status 2 for options that do not fit together."""
     options = argparse.ArgumentParser("test_model.py", description="Render and score mosaics with a model.")
     add = options.add_argument
-    add("--run", metavar="NAME", help=f"the run ({default.run}, unless there is --input)")
+    add("--run", metavar="NAME", help=f"the run (default: {default.run}, unless there is --input)")
     add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
     add(
         "--step",
         type=int,
         metavar="N",
-        help="the run's checkpoint of this step (the best by process_set.py)",
+        help="the run's checkpoint of this step (default: the best ranked)",
     )
     add("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file, or released:NAME")
     add("--compare", nargs="+", default=[], metavar="MODEL", help="more runs (their best), files, or released:NAME")
-    add("--split", choices=("test", "val"), help="of the run's dataset (test)")
+    add("--split", choices=("test", "val"), help="split of the run's dataset (default: test)")
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
     add("--input", metavar="DIR", help="a folder of mosaics, instead of a run's dataset")
     add("--target", metavar="DIR", help="photographs with the names of the mosaics: the ground truth")
     add(
         "--output",
         metavar="DIR",
-        help="for images, metrics.csv and, with --input, report.html (the run's test/)",
+        help="folder of the results (default: the run's test/)",
     )
-    add("--protocol", choices=protocols.PROTOCOLS, help="how to score (paper)")
+    add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
     add("--measures", nargs="+", default=[], choices=MEASURES, metavar="M", help="instead of the protocol's own")
-    add("--weights", choices=("pretrained", "auto", "random"), help="of measures that use a network (the run's)")
-    add("--format", choices=("png", "jpg"), default="png", help="of the images (%(default)s)")
-    add("--quality", type=int, choices=range(1, 101), metavar="Q", help="of JPEG files, 1 to 100 (95)")
+    add(
+        "--weights",
+        choices=("pretrained", "auto", "random"),
+        help="of measures with a network (default: the run's)",
+    )
+    add("--format", choices=("png", "jpg"), default="png", help="image format (default: %(default)s)")
+    add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (default: 95)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
     camera = options.add_argument_group("camera of --input (default: the camera of the checkpoint)")
     camera.add_argument("--cfa", choices=CFA_ORDERS, help="colour order of the top left 2x2 pixels")
     camera.add_argument("--black-level", type=float, nargs=4, metavar=("R", "Gr", "Gb", "B"), help="in digital numbers")
     camera.add_argument("--white-level", type=float, help="in digital numbers")
-    camera.add_argument("--raw-height", type=int, help="of .raw files without a header, in pixels")
-    camera.add_argument("--raw-width", type=int, help="of .raw files without a header, in pixels")
+    camera.add_argument("--raw-height", type=int, help="height of .raw files without a header, in pixels")
+    camera.add_argument("--raw-width", type=int, help="width of .raw files without a header, in pixels")
     given = options.parse_args(arguments)
     _refuse_ineffective(options, given)
     given.run = given.run or (None if given.input else default.run)
@@ -92,7 +96,7 @@ def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namesp
         ("--input", given.input, needs_input),
         ("the dataset of a run, not --input", not given.input, ("split", "data_root")),
         ("ground truth: --target", given.target or not given.input, ("protocol", "measures", "weights")),
-        ("a run's own checkpoint, not --checkpoint", not given.checkpoint, ("step",)),
+        ("a checkpoint of a run, not --checkpoint", not given.checkpoint, ("step",)),
         ("--format jpg", given.format == "jpg", ("quality",)),
     ):
         for name in names:

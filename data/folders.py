@@ -20,7 +20,7 @@ class Layout:
 
     raw: str  # folder of the mosaics
     photos: str  # folder of the photographs
-    paired_by_default: bool  # with `pairs="auto"`: True requires equal names in both folders, False allows others
+    paired_by_default: bool  # what pairs="auto" means. True: names must match; False: paired only if all names match
     rootless: bool = False  # the user names the two folders of the training files instead of a root
 
 
@@ -105,11 +105,16 @@ def mosaics(folder: Path) -> Split:
     return Split(tuple(_files(folder, MOSAIC_FILES).values()), (), paired=False)
 
 
-def _find(name: str, root: str, raw: str, photos: str, pairs: str) -> dict[str, Split]:
-    """The splits as the folders have them."""
+def find_layout(name: str) -> Layout:
+    """The row of `LAYOUTS`. Raises `UserError` for an unknown name."""
     if name not in LAYOUTS:
         raise UserError(f"unknown dataset layout '{name}'; known are: {', '.join(LAYOUTS)}")
-    layout = LAYOUTS[name]
+    return LAYOUTS[name]
+
+
+def _find(name: str, root: str, raw: str, photos: str, pairs: str) -> dict[str, Split]:
+    """The splits as the folders have them."""
+    layout = find_layout(name)
     if pairs == "auto" and layout.paired_by_default:
         pairs = "yes"
     if layout.rootless:

@@ -55,6 +55,13 @@ def bilinear_opencv(mosaic: Tensor, cfa: str = "rggb") -> Tensor:
 DEMOSAICERS = {"menon2007": menon2007, "bilinear": bilinear_opencv}
 
 
+def find_demosaicer(name: str) -> Callable[[Tensor, str], Tensor]:
+    """The row of `DEMOSAICERS`. Raises `UserError` for an unknown name."""
+    if name not in DEMOSAICERS:
+        raise UserError(f"unknown demosaicing '{name}'; known are: {', '.join(DEMOSAICERS)}")
+    return DEMOSAICERS[name]
+
+
 @torch.no_grad()
 def render_reference(
     demosaiced: Tensor,
@@ -115,14 +122,16 @@ class Reference:
 
     sensor: Sensor
     demosaic: Callable[[Tensor, str], Tensor] = menon2007  # in DEMOSAICERS
+    gains: tuple[float, float, float] = GAINS
+    gamma: float = GAMMA
 
     def __call__(self, mosaic: Tensor, span: Tensor | None = None) -> Tensor:
         """(N, 1, H, W), 1 is white -> (N, 3, H, W) in [0, 1]; for patches, pass the `span` (N, 2) of their files."""
-        return render_reference(self._linear(mosaic), span=span)
+        return render_reference(self._linear(mosaic), self.gains, self.gamma, span)
 
     def span(self, mosaic: Tensor) -> Tensor:
         """The range (N, 2) of whole mosaics (N, 1, H, W), with which to render patches of them."""
-        return balanced_span(self._linear(mosaic))
+        return balanced_span(self._linear(mosaic), self.gains)
 
     def _linear(self, mosaic: Tensor) -> Tensor:
         """Demosaic whole digital numbers, on which `menon2007` is exact, and scale them so that white is at most 0.5.

@@ -138,8 +138,8 @@ def simulate(
         patch: Side of a patch in pixels, even (256; demo 128).
         stride: Step of the grid on which patches are cut (the side of a patch).
         scales: Also cut patches from photographs that are shrunk by these factors, in (0, 1].
-        val: Most patches for validation, from photographs that are not used for training.
-        test: Most patches for the test, likewise.
+        val: Maximum number of validation patches, from photographs that are not used for training.
+        test: Maximum number of test patches, likewise.
         cfa: Colours of the mosaic's top left 2x2 block, row by row.
         black: Black levels of R, Gr, Gb, B.
         white: White level, and the largest value.

@@ -54,7 +54,11 @@ class Session:
 
 
 class Launcher(Protocol):
-    """Starts, watches and stops sessions."""
+    """Starts, watches and stops sessions. It is created with the options of --sbatch, which may be empty."""
+
+    takes_options: bool  # uses these options
+    assigns_gpus: bool  # gives each session a GPU by itself
+    watches: bool  # has started sessions of which it knows whether they are alive
 
     def start(self, sessions: Sequence[Session]) -> str:
         """Start them, and return a hint for the user: how to watch them. Raises `UserError` if that is impossible."""
@@ -68,6 +72,11 @@ class Launcher(Protocol):
 
 class Tmux:
     """A detached tmux session for each, which users can attach to and which continues after this process ends."""
+
+    takes_options, assigns_gpus, watches = False, False, True
+
+    def __init__(self, options: Sequence[str] = ()):
+        pass
 
     def start(self, sessions: Sequence[Session]) -> str:
         for session in sessions:
@@ -95,7 +104,9 @@ class Tmux:
 class Local:
     """Plain processes of this machine."""
 
-    def __init__(self):
+    takes_options, assigns_gpus, watches = False, False, True
+
+    def __init__(self, options: Sequence[str] = ()):
         self.processes: dict[str, subprocess.Popen] = {}  # by the session's name
 
     def start(self, sessions: Sequence[Session]) -> str:
@@ -116,10 +127,16 @@ class Local:
 class Slurm:
     """A job array whose indices are the sessions' remainders. Without sbatch, its batch script is printed instead."""
 
+    takes_options, assigns_gpus = True, True
+
     def __init__(self, options: Sequence[str] = ()):
         """`options` are further options of sbatch: ("--partition=p", "--gpus=1")."""
         self.options = options
         self.job = ""  # the number of the submitted job array; empty: none is submitted
+
+    @property
+    def watches(self) -> bool:
+        return bool(self.job)
 
     def batch_script(self, sessions: Sequence[Session]) -> str:
         """What to submit to sbatch."""

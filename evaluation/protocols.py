@@ -31,7 +31,7 @@ class Protocol:
     # One line. Score tables store it and count as scored only with the same text: a change makes them stale.
     summary: str
     measures: tuple[str, ...]  # its usual columns, names in MEASURES
-    functions: dict[str, Function] | None = None  # by column, instead of the functions in MEASURES; None: those
+    functions: dict[str, Function] | None = None  # by column, replacing those in MEASURES; None: use MEASURES
 
 
 def choose(protocol: str, names: Sequence[str] = ()) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class Report:
     digits: dict[str, int]  # column -> decimals
     scenes: list[Scene]  # in the order to show
     captions: list[str]  # one for each scene: "worst 1 of 64"
-    warning: str = ""  # what a reader must know before any figure
+    warning: str = ""  # a caveat to show before all scores; empty if there is none
 
 
 def write_report(path: Path, report: Report) -> None:

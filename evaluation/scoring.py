@@ -50,8 +50,8 @@ class ScoringSet:
 class Scorer:
     """Scores checkpoints on files that are read once, when the first checkpoint needs them.
 
-    A GPU runs many models as one, `at_once`; 0 chooses. A CPU is faster with one model in each thread and few pixels
-    at a time, which stay in its cache (benchmarks/scoring.py).
+    `at_once` models are evaluated in one batched pass; 0: 32 on a GPU, 1 on a CPU. A CPU is faster with one model in
+    each thread and few pixels at a time, which stay in its cache (benchmarks/scoring.py).
     """
 
     def __init__(

@@ -149,7 +149,7 @@ class ScoreTables:
     def claim(self, wanted: Sequence[Path], wait: bool = False) -> Iterator[list[Path]]:
         """Yield those of `wanted` that no other process is scoring; no other process can claim them meanwhile.
 
-        With `wait`, wait until all of them are free. Claims end with the process.
+        With `wait`, wait until all of them are free. Claims end with the block, or with the process.
         """
         names = {checkpoint: self.path(checkpoint).stem for checkpoint in wanted}
         with storage.claim(self.folder / ".claims", list(names.values()), wait) as claimed:

@@ -21,7 +21,7 @@ class ModelSpec:
 
     build: Callable[[], nn.Module]  # with freshly initialised weights, from torch's global random state
     input_format: str  # a name in data.sensor.INPUT_FORMATS
-    reach: int | None  # mosaic pixels to each side that an output pixel depends on (even); None: the whole image
+    reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from config import Config
 from data.files import Reader
 from data.folders import Split, open_dataset
-from data.reference import DEMOSAICERS, Reference
+from data.reference import Reference, find_demosaicer
 from data.sensor import Sensor
-from errors import UserError
 
 
 def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
@@ -25,6 +24,4 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     )
     sensor = Sensor(data.cfa, data.black_level, data.white_level)
     reader = Reader(sensor, (data.raw_height, data.raw_width))
-    if data.demosaic not in DEMOSAICERS:
-        raise UserError(f"unknown demosaicing '{data.demosaic}'; known are: {', '.join(DEMOSAICERS)}")
-    return splits, reader, Reference(sensor, DEMOSAICERS[data.demosaic])
+    return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))

@@ -9,7 +9,7 @@ from errors import UserError
 def choose_device(name: str) -> torch.device:
     """The device by name; "auto" is CUDA if available. Raises `UserError` for a device that cannot be used."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

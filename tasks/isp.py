@@ -1,8 +1,9 @@
 """The paper's task: train an ISP from unpaired or paired photographs, as the stages that `training.run` runs."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,10 +13,10 @@ import config as settings
 from config import Config
 from data.cache import Files, cached_files
 from data.files import Reader, read_photo
-from data.folders import Split, unpaired
+from data.folders import Split, find_layout, unpaired
 from data.loader import evaluation_pairs, training_batches
 from data.patches import Patches, centre, photo_tensor
-from data.reference import Reference, Spans
+from data.reference import Reference, Spans, find_demosaicer
 from data.sensor import prepare
 from errors import UserError
 from evaluation.metrics import psnr
@@ -24,13 +25,13 @@ from pretrained import zoo
 from tasks.data import open_data
 from tasks.device import set_precision
 from tasks.features import Networks
-from tasks.modes import build_pretrainer, build_trainer, find_mode
+from tasks.modes import BUILDERS, find_mode
 from training.distributed import Group
 from training.run import Stage, Task
 from training.steps import Batch, Trainer
 from training.validation import Render, Validation
 
-RANDOM = "some frozen networks have random weights (see summary.json): do not compare these figures with the paper's"
+RANDOM = "some frozen networks have random weights (see log.jsonl): do not compare these figures with the paper's"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         config = dataclasses.replace(config, model=name)
         run_data = RunData(splits, reader, reference, model_spec(name).input_format, device, group)
         networks = Networks(config, device)
-        trainers = build_pretrainer(config, generator, networks), build_trainer(config, generator, networks)
+        plans = find_mode(config.train.mode).stages
+        trainers = [BUILDERS[plan.name](config, generator, networks) for plan in plans]
         stages = _build_stages(config, run_data, trainers)
     train, val = splits["train"], splits["val"]
     return Task(
@@ -86,6 +88,15 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     )
 
 
+def check_names(config: Config) -> None:
+    """Raise `UserError` for the name of a mode, model, layout or demosaicing that is in no table."""
+    find_mode(config.train.mode)
+    find_layout(config.data.layout)
+    find_demosaicer(config.data.demosaic)
+    if config.model:
+        model_spec(config.model)
+
+
 def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
     """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is."""
     if not init:
@@ -99,13 +110,17 @@ def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
     return name, generator
 
 
-def _build_stages(config: Config, run_data: RunData, trainers: tuple[Trainer, Trainer]) -> list[Stage]:
-    """Pretraining and training, each with its own stream of patches."""
-    data, group, train = config.data, run_data.group, run_data.splits["train"]
-    split = train if find_mode(config.train.mode).needs_pairs else unpaired(train, data.unpaired, config.seed)
-    steps = 0 if config.init else config.pretrain.steps, config.train.steps
+def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]) -> list[Stage]:
+    """The stages of the mode, each with its own stream of patches. A run from `config.init` skips pretraining."""
+    data, group, mode = config.data, run_data.group, find_mode(config.train.mode)
+    train = run_data.splits["train"]
+    split = train if mode.needs_pairs else unpaired(train, data.unpaired, config.seed)
+    steps = {plan.name: getattr(config, plan.name).steps for plan in mode.stages}
+    if config.init:
+        steps["pretrain"] = 0
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
-    files = cached_files(split, Files(run_data.reader), data.cache, folder, sum(steps) * data.batch, group.size)
+    draws = sum(steps.values()) * data.batch
+    files = cached_files(split, Files(run_data.reader), data.cache, folder, draws, group.size)
     spans = Spans(run_data.reference)
 
     def to_batch(loaded: dict[str, Tensor]) -> Batch:
@@ -113,18 +128,17 @@ def _build_stages(config: Config, run_data: RunData, trainers: tuple[Trainer, Tr
         rendered = run_data.reference(mosaic, loaded["span"]) if "span" in loaded else None
         return Batch(run_data.inputs(mosaic), rendered, loaded["target"])
 
-    def build(number: int, name: str, result: str) -> Stage:
-        trainer = trainers[number]
+    def load(patches: Patches, step: int) -> Iterator[dict[str, Tensor]]:
+        return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
+
+    stages = []
+    for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
         needed = spans if trainer.compared_with("reference") else None
         patches = Patches(split, files, data.patch, config.seed, stage=number, flips=data.flips, spans=needed)
-
-        def batches(step: int) -> Iterator[dict[str, Tensor]]:
-            return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
-
-        return Stage(name, result, steps[number], trainer, batches, to_batch, save_steps=name == "train")
-
-    return [build(0, "pretrain", "pretrained"), build(1, "train", "final")]
+        batches = partial(load, patches)
+        stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, batches, to_batch, plan.save_steps))
+    return stages
 
 
 def _build_validation(run_data: RunData, scenes: int) -> Validation:

@@ -50,7 +50,7 @@ class Model:
         reach, rows = self.spec.reach, height
         if mosaic.device.type == "cpu" and reach is not None:
             rows = max(2, BAND // (count * width) // 2 * 2)
-        margin = reach or 0
+        margin = -(-(reach or 0) // 2) * 2  # even, so that each band starts with the CFA's first row
         image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
         for top in range(0, height, rows):
             bottom, first = min(height, top + rows), max(0, top - margin)

@@ -1,7 +1,7 @@
 """The modes of the paper's task: terms, critics, optimizers and schedules of each (section 3.7, Eqs. 10 to 12)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -16,9 +16,46 @@ from training.steps import Adversary, Term, Trainer
 
 Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, what it is compared with)
 
-# The weights are fields of the config: `pretrain.NAME` and `train.NAME` of a term, `train.adv_NAME` of a critic.
-_PRETRAIN: Terms = {"content": ("vgg_rgb", "reference"), "mse": ("image", "reference"), "tv": ("image", None)}  # Eq. 12
-_PAIRED: Terms = {
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage of a mode: its terms and critics. Their weights, and the steps, are the config's section of that name.
+
+    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out.
+    """
+
+    name: str  # a section of the config, "pretrain" or "train"; names the stage in the log
+    result: str  # what summary.json calls the generator after this stage
+    terms: Terms
+    critics: tuple[str, ...] = ()  # of "color", "lin0", "lin3" (Fig. 3)
+    save_steps: bool = True  # save checkpoints on the way, not only one at the end
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to train: its stages, and the data that it needs."""
+
+    stages: tuple[StagePlan, ...]
+    needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
+
+    def stage(self, name: str) -> StagePlan:
+        """The stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def critics(self) -> set[str]:
+        """The critics of all stages."""
+        return {name for stage in self.stages for name in stage.critics}
+
+
+PRETRAIN = StagePlan(  # Eq. 12
+    "pretrain",
+    "pretrained",
+    {"content": ("vgg_rgb", "reference"), "mse": ("image", "reference"), "tv": ("image", None)},
+    save_steps=False,
+)
+_UNPAIRED: Terms = {"content": ("vgg_luminance", "reference"), "tv": ("image", None)}  # Eq. 11
+_PAIRED: Terms = {  # Eq. 10
     "content": ("vgg_rgb", "target"),
     "lpips": ("image", "target"),
     "dists": ("image", "target"),
@@ -27,25 +64,11 @@ _PAIRED: Terms = {
     "mse": ("image", "target"),  # not in Eq. 10; its weight is 0 by default
 }
 
-
-@dataclass(frozen=True)
-class Mode:
-    """A way to train: pretraining with the terms of `pretrain`, then training with `terms` and `critics`.
-
-    `tasks.features.build_views` lists the features that terms can compare.
-    """
-
-    terms: Terms
-    critics: tuple[str, ...] = ()  # of "color", "lin0", "lin3" (Fig. 3)
-    needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
-    pretrain: Terms = field(default_factory=_PRETRAIN.copy)
-
-
 # A new mode is a row here.
 MODES: dict[str, Mode] = {
-    "unpaired": Mode({"content": ("vgg_luminance", "reference"), "tv": ("image", None)}, ("color", "lin0", "lin3")),
-    "paired": Mode(_PAIRED, needs_pairs=True),
-    "paired_gan": Mode(_PAIRED, ("lin0", "lin3"), needs_pairs=True),
+    "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "lin0", "lin3")))),
+    "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
+    "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("lin0", "lin3"))), needs_pairs=True),
 }
 
 
@@ -87,15 +110,15 @@ def find_mode(name: str) -> Mode:
 
 def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Pretraining on demosaicing (Eq. 12)."""
-    terms = build_terms(find_mode(config.train.mode).pretrain, config.pretrain, networks)
+    terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
     return Trainer(generator, optimizer, build_views({term.feature for term in terms}, networks), terms)
 
 
 def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Training in the config's mode (Eq. 10 or 11). Raises `UserError` if all of its weights are 0."""
-    train, mode = config.train, find_mode(config.train.mode)
-    terms = build_terms(mode.terms, train, networks)
+    train = config.train
+    terms = build_terms(find_mode(train.mode).stage("train").terms, train, networks)
     adversaries = build_adversaries(config, networks)
     if not (terms or adversaries):
         raise UserError(f"mode '{train.mode}' has no term left: all its weights are 0")
@@ -145,7 +168,7 @@ def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
     """The mode's critics, as `CRITICS` and the config choose them, without those whose weight is 0."""
     train, patch = config.train, config.data.patch
     choices = {"color": train.color_critic, "lin0": train.texture_critics, "lin3": train.texture_critics}
-    names = [name for name in find_mode(train.mode).critics if getattr(train, f"adv_{name}")]
+    names = [name for name in find_mode(train.mode).stage("train").critics if getattr(train, f"adv_{name}")]
     critics = {name: CRITICS[name, choices[name]] for name in names if (name, choices[name]) in CRITICS}
     blank, shapes = torch.zeros(1, 3, patch, patch, device=networks.device), {}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling for one blank image would take minutes
@@ -158,3 +181,6 @@ def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
         network.to(networks.device, memory_format=torch.channels_last)
         adversaries.append(Adversary(critic.label, getattr(train, f"adv_{name}"), critic.feature, network))
     return adversaries
+
+
+BUILDERS = {"pretrain": build_pretrainer, "train": build_trainer}  # of a stage's trainer, by the stage's name

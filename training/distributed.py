@@ -43,7 +43,7 @@ class Group:
         return tensor
 
     def largest(self, number: int) -> int:
-        """The largest of all processes' numbers; exchanged between hosts, without waiting for a GPU."""
+        """The largest of all processes' numbers; exchanged by the CPUs, so that no process waits for its GPU."""
         if self.size == 1:
             return number
         held = torch.tensor(number)

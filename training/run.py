@@ -53,7 +53,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Intervals:
-    """How often what is written, in steps; each is also done after a stage's last step."""
+    """Steps between two writes of each kind; each is also written after a stage's last step."""
 
     log: int
     validate: int
@@ -73,7 +73,7 @@ class Task:
     config: dict[str, Any]  # goes into config.json and every checkpoint
     description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
     identity: Any = None  # what must be the same in all processes of a run, such as the names of the files
-    warning: str = ""  # what a reader of any figure must know
+    warning: str = ""  # a caveat to print with the scores; empty if there is none
 
 
 class StopRequest:
@@ -236,7 +236,7 @@ class Run:
         state = {
             "stage": self.stage,
             "step": self.step,
-            "psnr": self.scores,
+            "psnr": self.scores,  # the key of the file format, whatever the score
             "weights": self.task.networks,
             "log_position": self.log.position,
             "rng": torch.get_rng_state(),

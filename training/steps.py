@@ -116,7 +116,7 @@ class Trainer:
     def image_gradients(
         self, image: Tensor, real: Features, reference: Features
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Features]:
-        """({"loss/NAME": value}, {name: gradient at `image`}, features of `image`), the last two for all objectives.
+        """({"loss/NAME": value}, {name: gradient at `image`}) of all objectives, and the detached features of `image`.
 
         The objectives of one view are finished before the next view is computed, so that the graph of only one frozen
         network is in memory at a time.

@@ -1,6 +1,11 @@
-"""A run as training leaves it, without the training: tiny scenes, and generators with random weights."""
+"""Fixtures of all tests: small pairs of images, run folders without the training, commands run in this process."""
 
+import copy
 import dataclasses
+import functools
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -8,14 +13,22 @@ import numpy as np
 import pytest
 import torch
 
+import storage
 from config import Backbones, Config, Data, to_dict
-from data.sensor import Sensor
-from models import build_model
-from training import checkpoint
+from data.sensor import SENSORS
+from models import build_model, model_spec
+from pretrained import backbones, perceptual
+from training.checkpoint import save_generator
+
+from . import fit_runs
+
+STEPS = 10  # from one checkpoint of a made run to the next
+
+# --- data and runs without training ----------------------------------------------------------------------------------
 
 
 def write_pairs(raws: Path, photos: Path, count: int, seed: int, size: tuple[int, int] = (64, 64)) -> None:
-    """10-bit mosaics and photographs of the same smooth noise."""
+    """Write `count` 10-bit mosaics and photographs, named 0.png, 1.png, ..., each pair of the same coarse noise."""
     rng = np.random.default_rng(seed)
     raws.mkdir(parents=True)
     photos.mkdir(parents=True)
@@ -27,44 +40,58 @@ def write_pairs(raws: Path, photos: Path, count: int, seed: int, size: tuple[int
 
 @pytest.fixture(scope="session")
 def make_pairs():
-    """make_pairs(raws, photos, count, seed, size): folders of pairs."""
+    """make_pairs(raws, photos, count, seed, size): two new folders with `count` pairs (height, width = size)."""
     return write_pairs
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """make_run(name, model, count): a run's folder, with `count` checkpoints and three validation pairs."""
+    """make_run(name, model, count, **data): the folder of a run with `count` checkpoints of random weights.
+
+    Its dataset has four training pairs and three validation pairs; `data` are other fields of the config's section.
+    """
     root = tmp_path / "data"
     write_pairs(root / "train" / "mediatek_raw", root / "train" / "fujifilm", 4, seed=0)
     write_pairs(root / "val" / "mediatek_raw", root / "val" / "fujifilm", 3, seed=1)
 
     def make(name: str = "tiny", model: str = "efficient", count: int = 5, **data) -> Path:
         fields = {"root": str(root), "val_count": 0, "test_count": 0} | data
-        backbones = Backbones("random", vit="vit_tiny_patch16_224")
-        config = Config(run=name, model=model, data=Data(**fields), backbones=backbones)
+        networks = Backbones("random", vit="test_vit")
+        config = Config(run=name, model=model, data=Data(**fields), backbones=networks)
         run = tmp_path / "runs" / name
-        checkpoint.write_json(run / "config.json", to_dict(config))
+        storage.write_json(run / "config.json", to_dict(config))
+        description = {
+            "model": model,
+            "input_format": model_spec(model).input_format,
+            "sensor": dataclasses.asdict(SENSORS["fujifilm"]),
+            "config": to_dict(config),
+            "weights": {},
+        }
         for index in range(count):
             torch.manual_seed(index)
-            generator = build_model(model)
-            description = {
-                "step": 10 * (index + 1),
-                "model": model,
-                "input_format": generator.input_format,
-                "sensor": dataclasses.asdict(Sensor()),
-                "config": to_dict(config),
-                "weights": {},
-            }
-            path = run / "checkpoints" / f"step_{10 * (index + 1):07d}.pt"
-            checkpoint.save_generator(path, generator, **description)
+            step = STEPS * (index + 1)
+            save_generator(run / "checkpoints" / f"step_{step:07d}.pt", build_model(model), step, description)
         return run
 
     return make
 
 
 @pytest.fixture
+def make_files(tmp_path):
+    """make_files(model): (a file of weights as the authors release them, folder of two mosaics, of two photographs)."""
+
+    def make(model: str = "efficient") -> tuple[Path, Path, Path]:
+        torch.manual_seed(1)
+        torch.save(build_model(model).state_dict(), tmp_path / "weights.pth")
+        write_pairs(tmp_path / "raws", tmp_path / "photos", 2, seed=4)
+        return tmp_path / "weights.pth", tmp_path / "raws", tmp_path / "photos"
+
+    return make
+
+
+@pytest.fixture
 def call(monkeypatch, capsys):
-    """call(script, *arguments): its exit status and what it said, run in this process."""
+    """call(script, *arguments): a command's exit status and everything it printed, run in this process."""
 
     def run(script, *arguments: object) -> tuple[int, str]:
         from errors import run_cli
@@ -75,7 +102,71 @@ def call(monkeypatch, capsys):
             status = 0
         except SystemExit as end:
             status = end.code or 0
-        said = capsys.readouterr()
-        return status, said.out + said.err
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
 
     return run
+
+
+# --- training in the test process ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def fit_dataset(tmp_path_factory) -> Path:
+    """The folder of `fit_runs.make_dataset`. Tests do not change it."""
+    return fit_runs.make_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def small_config(fit_dataset, tmp_path) -> Config:
+    """Two steps in each stage; see `fit_runs.make_config`."""
+    return fit_runs.make_config(fit_dataset, tmp_path / "runs")
+
+
+@pytest.fixture
+def cheap_config(small_config) -> Config:
+    """`small_config` with a single critic, on a small ViT, and no other frozen network."""
+    return fit_runs.vary(small_config, train=fit_runs.CHEAP, pretrain={"content": 0})
+
+
+BUILDERS = {
+    (module, name): functools.cache(getattr(module, name))
+    for module, names in ((backbones, ("vgg19", "alexnet", "vit")), (perceptual, ("lpips_plus", "dists")))
+    for name in names
+}
+
+
+@pytest.fixture(scope="module")
+def cached_networks():
+    """Frozen networks, which must be random, are initialised once in all modules that use this; tests get copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        for (module, name), build in BUILDERS.items():
+            patch.setattr(module, name, lambda *a, build=build, **k: copy.deepcopy(build(*a, **k)))
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread in the block; then the number of threads, signal handlers and the default dtype are as before."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def restored():
+    """One thread during the test; nothing that it changes in the process stays changed (see `one_thread`)."""
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def restored_module():
+    """The same for all tests and fixtures of a module."""
+    with one_thread():
+        yield

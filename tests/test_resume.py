@@ -1,72 +1,51 @@
-"""A run that is killed, wherever that may be, and resumed, ends bit for bit as one that was not."""
+"""A run that is killed at any moment and resumed ends bit for bit like one that was not."""
 
-import functools
 import os
 import shlex
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import torch
 
-import config as settings
 import fit
+import storage
 from config import Config
 from errors import UserError
-from pretrained import backbones, zoo
-from training import checkpoint
+from evaluation.tables import checkpoints
+from training.run import Run
 from training.steps import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
+from .fit_runs import same, write_scenes
+
+pytestmark = pytest.mark.usefixtures("restored_module", "cached_networks")
+
+ROOT = Path(fit.__file__).parent
 OPTIONS = shlex.split("""
 --run tiny --device cpu --data.no-demo --data.patch 32 --data.batch 2 --data.workers 0 --data.val-count 0
---backbones.weights random --backbones.vit vit_tiny_patch16_224 --pretrain.steps 4 --pretrain.content 0
+--backbones.weights random --backbones.vit test_vit --pretrain.steps 4 --pretrain.content 0
 --train.steps 6 --train.content 0 --train.ema 0.9 --train.schedule cosine --train.critic-every 2
 --train.lr 1e-3 --train.critic-lr 1e-3
 --log.every 1 --log.val-every 4 --log.save-every 3 --log.state-every 2 --log.samples 1
 """)
+IMAGE_CRITICS = ("--train.color-critic", "image", "--train.texture-critics", "image")  # no frozen networks
+# Without critics and frozen networks: files are small and written fast.
+LIGHT = ("--train.mode", "paired", "--train.mse", "1", "--train.lpips", "0", "--train.dists", "0")
 
 
 class Kill(BaseException):
-    """A kill, as far as one process can play it: nothing is tidied up after it."""
+    """Ends a run as a killed process would: nothing catches it."""
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Six pairs to train on and one to validate on."""
-    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("data")
-    for part, count in (("train", 6), ("val", 1)):
-        for side, shape, white, kind in (
-            ("mediatek_raw", (48, 48), 1023, np.uint16),
-            ("fujifilm", (48, 48, 3), 255, np.uint8),
-        ):
-            (folder / part / side).mkdir(parents=True)
-            for i in range(count):
-                cv2.imwrite(str(folder / part / side / f"{i}.png"), (white * rng.random(shape)).astype(kind))
+    folder = tmp_path_factory.mktemp("data")
+    for part, names in (("train", range(6)), ("val", range(6, 7))):
+        write_scenes(folder / part / "mediatek_raw", folder / part / "fujifilm", names, side=48)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_networks_are_built_once():
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("vgg19", "alexnet", "vit"):
-            patch.setattr(backbones, name, functools.cache(getattr(backbones, name)))
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quiet():
-    """One thread, as in the commands, and the signals as they were."""
-    threads, handlers = torch.get_num_threads(), {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def options(root: Path, runs: Path, *more: str) -> list[str]:
@@ -74,27 +53,27 @@ def options(root: Path, runs: Path, *more: str) -> list[str]:
 
 
 def parse(root: Path, runs: Path, *more: str) -> Config:
-    return settings.parse(options(root, runs, *more))[0]
+    return fit.parse(options(root, runs, *more))[0]
 
 
-def run(config: Config, resume: bool = False) -> Path:
-    """Train to the end, or to a `Kill`, and return the run's folder."""
-    job = fit.Fit(config, resume)
+def train(config: Config, resume: bool = False) -> Path:
+    """Train to the end, or to a `Kill`; returns the run's folder."""
     try:
-        job.run()
+        return fit.train(config, resume)
     except Kill:
-        job.log.close()
-    job.lock.close()
-    return job.folder
+        return Path(config.runs) / config.run
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(root, tmp_path_factory) -> Path:
-    return run(parse(root, tmp_path_factory.mktemp("uninterrupted")))
+def uninterrupted(root, tmp_path_factory, restored_module, cached_networks) -> Path:
+    return train(parse(root, tmp_path_factory.mktemp("uninterrupted")))
+
+
+# --- killing a run ---------------------------------------------------------------------------------------------------
 
 
 def kill_at_step(monkeypatch, count: int) -> None:
-    """From now on, the `count`-th step of training kills."""
+    """From now on, the `count`-th step of training raises `Kill`."""
     calls, step = [], Trainer.step
 
     def killed(self, *arguments):
@@ -107,42 +86,35 @@ def kill_at_step(monkeypatch, count: int) -> None:
 
 
 def kill_at_write(monkeypatch, count: int) -> list[str]:
-    """From now on, the `count`-th file that is written kills half-way. Returns the names of the files written."""
-    written, replace = [], checkpoint.replace
+    """From now on, writing the `count`-th file raises `Kill` half-way. Returns the names of the files written."""
+    written, writing = [], storage.writing
 
-    def killed(path, write):
+    @contextmanager
+    def killed(path):
         written.append(path.name)
         if len(written) == count:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f".{path.stem}.partial{path.suffix}").write_bytes(b"half a file")
             raise Kill
-        replace(path, write)
+        with writing(path) as temporary:
+            yield temporary
 
-    monkeypatch.setattr(checkpoint, "replace", killed)
+    monkeypatch.setattr(storage, "writing", killed)
     return written
 
 
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and a == b
-
-
 def files(folder: Path) -> set[str]:
+    """The files of a run by name, without TensorBoard's, which hold times."""
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     return {name for name in names if not name.startswith("tensorboard")}
 
 
 def assert_same(folder: Path, expected: Path) -> None:
-    """All files of two runs, but for times (TensorBoard) and the folder of the runs (config)."""
+    """All files of two runs are equal, but for the folder of all runs in the config."""
     assert files(folder) == files(expected)
     for name in files(expected) - {"config.json"}:
         if name.endswith(".pt"):
-            contents = [checkpoint.load(f / name) for f in (folder, expected)]
+            contents = [storage.load(f / name) for f in (folder, expected)]
             for content in contents:
                 content["config"].pop("runs")
             for key in contents[1].keys() | contents[0].keys():
@@ -151,9 +123,12 @@ def assert_same(folder: Path, expected: Path) -> None:
             assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
 
 
-def test_the_uninterrupted_run_has_all_that_could_differ(uninterrupted):
+# --- kills -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_uninterrupted_run_has_every_part_that_could_differ(uninterrupted):
     assert {"log.jsonl", "summary.json", "last.pt", "checkpoints/pretrained.pt"} <= files(uninterrupted)
-    trainer = checkpoint.load(uninterrupted / "last.pt")["trainer"]
+    trainer = storage.load(uninterrupted / "last.pt")["trainer"]
     parts = {"generator", "optimizer", "critic_optimizer", "ema", "schedule", "critic_schedule"}
     assert trainer.keys() == parts | {"critic/color", "critic/lin0", "critic/lin3"}
     assert len((uninterrupted / "log.jsonl").read_text().splitlines()) == 1 + 4 + 1 + 6 + 2
@@ -164,33 +139,32 @@ def test_a_kill_at_any_step(step, root, tmp_path, uninterrupted, monkeypatch):
     config = parse(root, tmp_path)
     with monkeypatch.context() as patch:
         kill_at_step(patch, step)
-        assert not (run(config) / "summary.json").exists()
-    assert_same(run(config, resume=True), uninterrupted)
+        assert not (train(config) / "summary.json").exists()
+    assert_same(train(config, resume=True), uninterrupted)
 
 
-def test_kills_at_one_step_after_the_other(root, tmp_path, uninterrupted, monkeypatch):
+def test_several_kills_in_one_run(root, tmp_path, uninterrupted, monkeypatch):
     config = parse(root, tmp_path)
     for step in (3, 4, 1, 3):  # of each start: in pretraining, in training, at once, near the end
         with monkeypatch.context() as patch:
             kill_at_step(patch, step)
-            assert not (run(config, resume=True) / "summary.json").exists()
-    assert_same(run(config, resume=True), uninterrupted)
+            assert not (train(config, resume=True) / "summary.json").exists()
+    assert_same(train(config, resume=True), uninterrupted)
 
 
-def test_a_kill_in_mid_write_of_any_file(root, tmp_path, uninterrupted, monkeypatch):
+def test_a_kill_while_any_file_is_written(root, tmp_path, monkeypatch):
+    whole = train(parse(root, tmp_path / "whole", *LIGHT))
     with monkeypatch.context() as patch:
         written = kill_at_write(patch, 0)
-        run(parse(root, tmp_path / "all"))
-    assert written.count("last.pt") == 5 and written[-1] == "summary.json"
+        train(parse(root, tmp_path / "all", *LIGHT))
+    assert written.count("last.pt") == 5 and written[0] == "config.json" and written[-1] == "summary.json"
+    assert {"pretrained.pt", "step_0000003.pt", "train_0000004.png"} <= set(written)
     for count, name in enumerate(written, start=1):
-        config = parse(root, tmp_path / f"{count}-{name}")
+        config = parse(root, tmp_path / f"{count}-{name}", *LIGHT)
         with monkeypatch.context() as patch:
             kill_at_write(patch, count)
-            try:
-                assert not (run(config) / "summary.json").exists()
-            except Kill:  # in the making, before the first step; the run's folder is free again
-                assert name == "config.json"
-        assert_same(run(config, resume=True), uninterrupted)
+            assert not (train(config) / "summary.json").exists()
+        assert_same(train(config, resume=True), whole)
 
 
 def test_a_kill_between_the_log_s_line_and_the_state(root, tmp_path, uninterrupted, monkeypatch):
@@ -200,19 +174,16 @@ def test_a_kill_between_the_log_s_line_and_the_state(root, tmp_path, uninterrupt
     config = parse(root, tmp_path)
     with monkeypatch.context() as patch:
         kill_at_step(patch, 8)
-        folder = run(config)
+        folder = train(config)
     with open(folder / "log.jsonl", "a") as log:
         log.write('{"stage": "train", "step": 3')
     with monkeypatch.context() as patch:
-        patch.setattr(fit.Fit, "_save_state", kill)
-        run(config, resume=True)
-    assert_same(run(config, resume=True), uninterrupted)
+        patch.setattr(Run, "_save_state", kill)
+        train(config, resume=True)
+    assert_same(train(config, resume=True), uninterrupted)
 
 
-def test_real_kills_of_the_command(root, tmp_path, uninterrupted):
-    """The first in pretraining; the second in training, in mid-write of last.pt."""
-    prelude = "import os, signal, fit\nfrom training import checkpoint\nfrom training.steps import Trainer\n"
-    at_step = """
+KILL_AT_STEP_4 = """
 step, calls = Trainer.step, []
 def killed(*arguments):
     calls.append(1)
@@ -221,87 +192,94 @@ def killed(*arguments):
     return step(*arguments)
 Trainer.step = killed
 """
-    at_write = """
-write, calls = checkpoint._write, []
+KILL_AT_THIRD_STATE = """
+write, calls = storage.write_bytes, []
 def killed(path, content):
-    if path.name == ".last.partial.pt":
+    if path.name == "last.pt":
         calls.append(1)
         if len(calls) == 3:
-            path.write_bytes(bytes(content)[:5000])
+            path.with_name(".last.partial.pt").write_bytes(bytes(content)[:5000])
             os.kill(os.getpid(), signal.SIGKILL)
     write(path, content)
-checkpoint._write = killed
+storage.write_bytes = killed
 """
+
+
+def test_real_kills_of_the_command(root, tmp_path):
+    """The first in pretraining; the second in training, while last.pt is written."""
+    imports = "import os, signal, fit, storage\nfrom training.steps import Trainer\n"
     environment = {key: value for key, value in os.environ.items() if key != "TORCH_HOME"} | {"OMP_NUM_THREADS": "1"}
-    for kill, stands in ((at_step, (0, 2)), (at_write, (1, 2))):
-        command = [sys.executable, "-c", f"{prelude}{kill}fit.main()", *options(root, tmp_path, "--resume")]
+    for kill, reached in ((KILL_AT_STEP_4, (0, 2)), (KILL_AT_THIRD_STATE, (1, 2))):
+        code = f"{imports}{kill}fit.main()"
+        command = [sys.executable, "-c", code, *options(root, tmp_path, *IMAGE_CRITICS, "--resume")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == -signal.SIGKILL, done.stderr
-        state = checkpoint.load(tmp_path / "tiny" / "last.pt")
-        assert (state["stage"], state["step"]) == stands
+        state = storage.load(tmp_path / "tiny" / "last.pt")
+        assert (state["stage"], state["step"]) == reached
     assert (tmp_path / "tiny" / ".last.partial.pt").exists()
-    assert_same(run(parse(root, tmp_path), resume=True), uninterrupted)
+    whole = train(parse(root, tmp_path / "whole", *IMAGE_CRITICS))
+    assert_same(train(parse(root, tmp_path, *IMAGE_CRITICS), resume=True), whole)
+
+
+def test_a_partial_file_is_not_taken_for_a_checkpoint(uninterrupted, tmp_path):
+    folder, content = tmp_path / "checkpoints", (uninterrupted / "checkpoints" / "step_0000003.pt").read_bytes()
+    folder.mkdir()
+    (folder / "step_0000003.pt").write_bytes(content)
+    (folder / ".step_0000006.partial.pt").write_bytes(content[:5000])
+    assert checkpoints(tmp_path) == [folder / "step_0000003.pt"]
+
+
+# --- what may change -------------------------------------------------------------------------------------------------
 
 
 def test_the_number_of_reading_processes_may_change(root, tmp_path, uninterrupted, monkeypatch):
     with monkeypatch.context() as patch:
         kill_at_step(patch, 8)
-        run(parse(root, tmp_path))
-    folder = run(parse(root, tmp_path, "--resume", "--data.workers", "1"), resume=True)
-    trainers = [checkpoint.load(f / "last.pt")["trainer"] for f in (folder, uninterrupted)]
+        train(parse(root, tmp_path))
+    folder = train(parse(root, tmp_path, "--resume", "--data.workers", "1"), resume=True)
+    trainers = [storage.load(f / "last.pt")["trainer"] for f in (folder, uninterrupted)]
     assert same(*trainers)
     assert (folder / "log.jsonl").read_bytes() == (uninterrupted / "log.jsonl").read_bytes()
 
 
-def test_a_run_with_a_content_loss_and_flips(root, tmp_path, monkeypatch):
-    """VGG in both stages, random mirroring, and no pretraining's state at the kill."""
+def test_a_run_with_content_losses_and_flips(root, tmp_path, monkeypatch):
+    """VGG-19 in both stages, random mirroring, and a kill after the first state of training."""
     more = ["--train.content", "1", "--pretrain.content", "1", "--data.flips", "--pretrain.steps", "2"]
-    whole = run(parse(root, tmp_path / "whole", *more))
+    whole = train(parse(root, tmp_path / "whole", *more))
     config = parse(root, tmp_path / "killed", *more)
     with monkeypatch.context() as patch:
         kill_at_step(patch, 6)
-        run(config)
-    assert_same(run(config, resume=True), whole)
+        train(config)
+    assert_same(train(config, resume=True), whole)
 
 
-def test_a_finished_run_stays_as_it_is(root, tmp_path, uninterrupted):
+def test_a_finished_run_is_not_changed(root, tmp_path, uninterrupted):
     config = parse(root, tmp_path)
-    run(config)
-    assert_same(run(config, resume=True), uninterrupted)
+    train(config)
+    assert_same(train(config, resume=True), uninterrupted)
 
 
-def test_a_run_that_never_began_begins(root, tmp_path, uninterrupted):
-    assert_same(run(parse(root, tmp_path), resume=True), uninterrupted)
+def test_a_run_that_does_not_exist_is_started(root, tmp_path, uninterrupted):
+    assert_same(train(parse(root, tmp_path), resume=True), uninterrupted)
 
 
 def test_a_finished_run_can_be_trained_longer(root, tmp_path):
     more = ["--train.schedule", "constant"]
-    whole = run(parse(root, tmp_path / "whole", *more, "--train.steps", "9"))
-    run(parse(root, tmp_path / "longer", *more))
-    longer = run(parse(root, tmp_path / "longer", *more, "--resume", "--train.steps", "9"), resume=True)
-    assert same(*(checkpoint.load(folder / "last.pt")["trainer"] for folder in (whole, longer)))
+    whole = train(parse(root, tmp_path / "whole", *more, "--train.steps", "9"))
+    train(parse(root, tmp_path / "longer", *more))
+    longer = train(parse(root, tmp_path / "longer", *more, "--resume", "--train.steps", "9"), resume=True)
+    assert same(*(storage.load(folder / "last.pt")["trainer"] for folder in (whole, longer)))
 
 
-def test_a_longer_cosine_run_does_not_raise_its_learning_rate_again(root, tmp_path):
-    folder = run(parse(root, tmp_path))
-    try:
-        run(parse(root, tmp_path, "--resume", "--train.steps", "9"), resume=True)
-    except UserError:
-        return  # to refuse is as good
-    rate = checkpoint.load(folder / "last.pt")["trainer"]["optimizer"]["param_groups"][0]["lr"]
-    assert rate <= 0.01 * 1e-3 + 1e-12
+def test_a_run_with_a_cosine_schedule_cannot_be_trained_longer(root, tmp_path):
+    train(parse(root, tmp_path, *LIGHT))
+    with pytest.raises(UserError, match="a resumed run cannot change train.steps"):
+        parse(root, tmp_path, *LIGHT, "--resume", "--train.steps", "9")
 
 
 def test_other_frozen_networks_are_refused(root, tmp_path):
-    folder = run(parse(root, tmp_path))
-    state = checkpoint.load(folder / "last.pt")
-    checkpoint.save(folder / "last.pt", state | {"weights": state["weights"] | {"vit": "pretrained (other)"}})
+    folder = train(parse(root, tmp_path))
+    state = storage.load(folder / "last.pt")
+    storage.save(folder / "last.pt", state | {"weights": state["weights"] | {"vit": "pretrained (other)"}})
     with pytest.raises(UserError, match="pretrained \\(other\\)"):
-        fit.Fit(parse(root, tmp_path), resume=True)
-
-
-def test_what_a_kill_left_is_not_taken_for_a_checkpoint(uninterrupted, tmp_path):
-    source = uninterrupted / "checkpoints" / "pretrained.pt"
-    (tmp_path / "pretrained.pt").write_bytes(source.read_bytes())
-    (tmp_path / ".step_0000003.partial.pt").write_bytes(source.read_bytes()[:5000])
-    assert zoo.open_folder(tmp_path).keys() == {"pretrained"}
+        train(parse(root, tmp_path), resume=True)

@@ -1,4 +1,4 @@
-"""What a run tells: lines that a resumed run repeats, TensorBoard, and the end of a run that has diverged."""
+"""What a run reports: log.jsonl, TensorBoard, statistics as numbers, progress, and speed."""
 
 import json
 
@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from errors import UserError
-from training.log import Progress, RunLog, to_floats
+from training.log import NoLog, Progress, RunLog, Stopwatch, to_floats
 
 
 def lines(folder) -> list[dict]:
+    """The lines of log.jsonl."""
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def scalars(folder, name: str) -> list[int]:
+    """The steps at which TensorBoard shows a value of this name."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
@@ -21,8 +23,12 @@ def scalars(folder, name: str) -> list[int]:
 
 
 def write(log: RunLog, *steps: int) -> None:
+    """Write a line for each step of stage "train"."""
     for step in steps:
         log.write("train", step, step, {"loss": step / 2})
+
+
+# --- log.jsonl and TensorBoard --------------------------------------------------------------------------------------
 
 
 def test_a_line_holds_stage_step_and_values(tmp_path):
@@ -36,14 +42,14 @@ def test_a_line_holds_stage_step_and_values(tmp_path):
     log.close()
 
 
-def test_a_log_goes_on_from_a_position(tmp_path):
+def test_a_resumed_log_continues_from_its_position(tmp_path):
     log = RunLog(tmp_path)
     write(log, 1, 2)
     position = log.position
     assert position == (tmp_path / "log.jsonl").stat().st_size
     write(log, 3)
     whole = (tmp_path / "log.jsonl").read_bytes()
-    log.file.write(b'{"stage": "tr')  # a kill in mid-line
+    log.file.write(b'{"stage": "tr')  # a kill while a line is written
     log.close()
     resumed = RunLog(tmp_path, position, 2)
     assert len(lines(tmp_path)) == 2
@@ -52,7 +58,7 @@ def test_a_log_goes_on_from_a_position(tmp_path):
     assert (tmp_path / "log.jsonl").read_bytes() == whole
 
 
-def test_a_fresh_log_forgets_the_old_one(tmp_path):
+def test_a_new_log_replaces_the_old_one(tmp_path):
     for _ in range(2):
         log = RunLog(tmp_path)
         write(log, 1)
@@ -60,7 +66,7 @@ def test_a_fresh_log_forgets_the_old_one(tmp_path):
     assert len(lines(tmp_path)) == 1
 
 
-def test_tensorboard_counts_over_all_stages(tmp_path):
+def test_tensorboard_counts_the_steps_of_all_stages(tmp_path):
     log = RunLog(tmp_path)
     log.write("train", 1, 101, {"loss": 1.0})
     log.close()
@@ -73,24 +79,52 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     position = log.position
     write(log, 3, 4)
     log.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    events.rename(events.with_name(events.name.replace("tfevents.", "tfevents.0")))  # as if written at an earlier time
     resumed = RunLog(tmp_path, position, 2)  # the state was saved at step 2
     write(resumed, 3)
     resumed.close()
     assert scalars(tmp_path, "train/loss") == [1, 2, 3]
 
 
-def test_statistics_become_numbers():
+def test_the_first_line_holds_facts_about_the_run(tmp_path):
+    log = RunLog(tmp_path)
+    log.begin({"weights": {"vgg": "random (seed 0)"}})
+    log.close()
+    assert lines(tmp_path) == [{"stage": "start", "weights": {"vgg": "random (seed 0)"}}]
+
+
+def test_a_process_that_writes_no_files_has_an_empty_log():
+    log = NoLog()
+    log.begin({"weights": {}})
+    write(log, 1)
+    assert log.position == 0
+    log.close()
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_are_converted_to_numbers():
     assert to_floats({"loss/tv": torch.tensor(0.5), "norm/tv": torch.tensor(2)}, "step 1") == {
         "loss/tv": 0.5,
         "norm/tv": 2.0,
     }
 
 
+def test_statistics_are_averaged_over_the_processes():
+    statistics = {"a": torch.tensor(2.0), "b": torch.tensor(4.0)}
+    assert to_floats(statistics, "step 1", mean=lambda values: values / 2) == {"a": 1.0, "b": 2.0}
+
+
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), -float("inf")))
-def test_a_statistic_that_is_no_number_ends_the_run(value):
+def test_a_statistic_that_is_not_finite_raises_an_error(value):
     statistics = {"loss/tv": torch.tensor(1.0), "norm/content": torch.tensor(value)}
     with pytest.raises(UserError, match=rf"norm/content is {value} at step 7 of train"):
         to_floats(statistics, "step 7 of train")
+
+
+# --- progress and speed ----------------------------------------------------------------------------------------------
 
 
 def test_progress_without_a_terminal_prints_a_line_at_the_end(capsys):
@@ -104,18 +138,37 @@ def test_progress_without_a_terminal_prints_a_line_at_the_end(capsys):
     assert "\r" not in err
 
 
-def test_progress_without_a_terminal_prints_a_line_now_and_then(capsys, monkeypatch):
+def test_progress_without_a_terminal_prints_a_line_every_20_seconds(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("training.log.time.monotonic", lambda: now[0])
     progress = Progress("train", 0, 1000)
     for step in range(1, 101):
         now[0] += 1
         progress.update(step)
-    assert len(capsys.readouterr().err.splitlines()) == 5  # every 20 seconds
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
-def test_progress_of_a_resumed_run_starts_where_it_stands(capsys):
+def test_progress_of_a_resumed_run_starts_at_its_step(capsys):
     progress = Progress("train", 8, 10)
     progress.update(9)
     progress.update(10)
     assert "10/10" in capsys.readouterr().err
+
+
+def test_quiet_progress_prints_nothing(capsys):
+    with Progress("train", 0, 1, quiet=True) as progress:
+        progress.update(1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_stopwatch_reports_rate_waiting_and_first_step(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("training.log.time.perf_counter", lambda: now[0])
+    watch = Stopwatch(step=4)
+    for waiting, computing in ((1.0, 6.0), (1.0, 2.0)):
+        with watch:
+            now[0] += waiting
+        now[0] += computing
+    assert watch.report(step=6) == (
+        "0.20 steps a second with validation and saving, 20.0% of the time waiting for data; the first step took 7.0 s"
+    )

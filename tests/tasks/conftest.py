@@ -1,0 +1,56 @@
+"""Trainers of the paper's modes with random frozen networks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from config import PRESETS, Backbones, Compute, Config
+from data.reference import Reference
+from data.sensor import SENSORS, prepare
+from tasks.features import Networks
+from tasks.isp import build_generator
+from tasks.modes import build_trainer
+from training.steps import Batch, Trainer
+
+CPU = torch.device("cpu")
+SENSOR = SENSORS["fujifilm"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def copied_networks(cached_networks):
+    """All tests use copies of frozen networks that are initialised once."""
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Config]:
+    """make_config(compute, **train): the preset fujifilm-efficient with random networks and patches of 64 pixels."""
+
+    def make(compute: Compute = Compute(), **train) -> Config:  # noqa: B008 - frozen
+        base = PRESETS["fujifilm-efficient"]
+        data = replace(base.data, patch=64, batch=2)
+        random = Backbones("random", vit="test_vit")
+        return replace(base, data=data, train=replace(base.train, **train), compute=compute, backbones=random)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_trainer() -> Callable[[Config], Trainer]:
+    """make_trainer(config): the trainer of the config's mode, always with the same weights."""
+
+    def make(config: Config) -> Trainer:
+        torch.manual_seed(0)
+        generator = build_generator(config.model, "")[1].to(memory_format=torch.channels_last)
+        return build_trainer(config, generator, Networks(config, CPU))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch() -> Batch:
+    """Two random patches of 64 pixels; photographs of other scenes."""
+    random = torch.Generator().manual_seed(0)
+    mosaic, target = (torch.rand(2, channels, 64, 64, generator=random) for channels in (1, 3))
+    return Batch(prepare(mosaic, SENSOR, "packed"), Reference(SENSOR)(mosaic), target)

@@ -1,0 +1,113 @@
+"""A trained generator for use: opening checkpoints, and developing mosaics whole or in bands."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import storage
+from config import Config, to_dict
+from data.sensor import SENSORS, Sensor, prepare
+from errors import UserError
+from evaluation.metrics import to_8_bit
+from models import build_model
+from tasks import model as module
+from tasks.model import Model, open_model
+from training.checkpoint import save_generator
+
+CPU = torch.device("cpu")
+SENSOR = SENSORS["fujifilm"]
+
+# --- developing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=("efficient", "robust", "rmfa-tiny"))
+def model(request) -> Model:
+    torch.manual_seed(0)
+    generator = build_model(request.param).eval().to(memory_format=torch.channels_last)
+    return Model("", request.param, generator, SENSOR, None)
+
+
+@torch.no_grad()
+def develop_whole(model: Model, mosaic: torch.Tensor) -> torch.Tensor:
+    """The image of a mosaic, 1 is white, developed at once."""
+    return to_8_bit(model.generator(prepare(mosaic, SENSOR, model.spec.input_format)))
+
+
+@pytest.mark.parametrize("rows", (2, 6, 20, 64))
+def test_an_image_developed_in_bands_equals_the_whole_image(model, rows, monkeypatch):
+    monkeypatch.setattr(module, "BAND", rows * 40 * 2)
+    mosaic = torch.rand(2, 1, 52, 40, generator=torch.Generator().manual_seed(0))
+    difference = model.develop(mosaic, SENSOR).int() - develop_whole(model, mosaic).int()
+    assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3  # truncated: rounding can show
+
+
+def test_digital_numbers_are_developed_like_fractions_of_white(model):
+    digital = torch.randint(60, 1024, (1, 1, 32, 40), generator=torch.Generator().manual_seed(0))
+    expected = develop_whole(model, digital / 1023)
+    for numbers in (digital.to(torch.uint16), digital.to(torch.int32), digital / 1023):
+        developed = model.develop(numbers, SENSOR)
+        assert developed.dtype == torch.uint8 and developed.is_contiguous(memory_format=torch.channels_last)
+        assert (developed.int() - expected.int()).abs().max() <= 1
+
+
+def test_developing_does_not_change_the_mosaic(model):
+    mosaic = torch.rand(1, 1, 32, 40)
+    before = mosaic.clone()
+    model.develop(mosaic, SENSOR)
+    assert torch.equal(mosaic, before)
+
+
+def test_the_model_s_own_levels_count_for_data_of_the_same_range(model):
+    other_black = dataclasses.replace(SENSOR, black_level=(63.0,) * 4)
+    assert model.levels_for(other_black) == SENSOR
+    for other in (dataclasses.replace(SENSOR, white_level=4095.0), dataclasses.replace(SENSOR, cfa="bggr")):
+        assert model.levels_for(other) == other
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """checkpoint(**description): the file of a robust generator with this description."""
+
+    def save(**description):
+        torch.manual_seed(0)
+        path = tmp_path / "step_0000010.pt"
+        save_generator(path, build_model("robust"), 10, {"model": "robust", **description})
+        return path
+
+    return save
+
+
+def test_a_checkpoint_of_fit_knows_its_model_camera_and_config(checkpoint):
+    sensor, config = Sensor("bggr", (1.0, 2.0, 3.0, 4.0), 4095.0), Config(seed=7)
+    path = checkpoint(sensor=dataclasses.asdict(sensor), config=to_dict(config))
+    model = open_model(str(path), CPU)
+    assert (model.source, model.name, model.sensor, model.config) == (str(path), "robust", sensor, config)
+    assert not model.generator.training and not any(p.requires_grad for p in model.generator.parameters())
+    expected = storage.load(path)["generator"]
+    assert all(torch.equal(value, expected[key]) for key, value in model.generator.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "sensor"), (("efficient", "fujifilm"), ("rmfa-tiny", "fujifilm-rmfa")))
+def test_a_released_file_is_of_the_camera_that_its_model_was_released_for(tmp_path, name, sensor):
+    torch.save(build_model(name).state_dict(), tmp_path / "weights.pth")
+    model = open_model(str(tmp_path / "weights.pth"), CPU)
+    assert (model.name, model.sensor, model.config) == (name, SENSORS[sensor], None)
+
+
+def test_weights_that_are_not_finite_are_refused(checkpoint):
+    path = checkpoint()
+    content = storage.load(path)
+    content["generator"]["conv1.bias"][0] = float("nan")
+    storage.save(path, content)
+    with pytest.raises(UserError, match="step_0000010.pt has weights that are not finite: its training diverged"):
+        open_model(str(path), CPU)
+
+
+@pytest.mark.parametrize("sensor", (3, {"cfa": "rggb"}, {"cfa": "rggb", "black_level": None, "white_level": 1023.0}))
+def test_a_damaged_description_of_the_camera_is_refused(checkpoint, sensor):
+    with pytest.raises(UserError, match="step_0000010.pt is not a checkpoint of fit.py: its sensor is"):
+        open_model(str(checkpoint(sensor=sensor)), CPU)

@@ -1,0 +1,93 @@
+"""What scoring is built of: the unpaired evaluator's precision, and the facts of the score tables."""
+
+import functools
+from dataclasses import replace
+
+import imageio.v3 as iio
+import pytest
+import torch
+
+from config import Compute, open_run
+from data.folders import Split
+from data.reference import Reference
+from data.sensor import SENSORS
+from errors import UserError
+from evaluation.tables import ScoreTables
+from tasks.scoring import build_measures, build_unpaired_evaluator, open_tables, validation_split
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Split:
+    """Two photographs of 64x64 pixels."""
+    paths = tuple(tmp_path / f"{i}.png" for i in range(2))
+    for i, path in enumerate(paths):
+        noise = torch.randint(0, 256, (64, 64, 3), generator=torch.Generator().manual_seed(i))
+        iio.imwrite(path, noise.byte().numpy())
+    return Split(paths, paths, paired=False)
+
+
+@pytest.mark.parametrize("compute", (Compute(), Compute("bf16"), Compute(compile=True), Compute("bf16", True)))
+def test_the_unpaired_evaluator_computes_in_float32_without_compilation(make_config, photographs, monkeypatch, compute):
+    """So that scores of runs of different precision compare."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    build = functools.partial(
+        build_unpaired_evaluator, train=photographs, reference=Reference(SENSORS["fujifilm"]), device=CPU
+    )
+    evaluator, notes = build(make_config(compute))
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = {"alexnet": evaluator.alexnet(image)["relu4"], "vit": evaluator.vit(image)}
+    for name, network in (("alexnet", evaluator.alexnet), ("vit", evaluator.vit)):
+        assert all(module._compiled_call_impl is None for module in network.modules())
+        assert {p.dtype for p in network.parameters()} == {outputs[name].dtype} == {torch.float32}
+    assert notes["photographs"] == "2" and notes["vit"].startswith("random")
+    expected = build(make_config())[0].evaluate(image, torch.ones(2, 1))
+    values = evaluator.evaluate(image, torch.ones(2, 1))
+    assert all(torch.equal(values[name], value) for name, value in expected.items())
+
+
+def tables(run, rank: str = "paired", protocol: str = "paper", measures=("psnr",), **changes) -> ScoreTables:
+    """The run's tables, after `changes` of the section "data" of its config."""
+    _, config = open_run(str(run.parent), run.name)
+    return open_tables(run, replace(config, data=replace(config.data, **changes)), rank, protocol, measures)
+
+
+def test_tables_depend_on_the_data_and_on_how_it_is_read(make_run):
+    run = make_run()
+    facts = tables(run).facts
+    assert facts["data"].startswith("3 files, ") and facts == tables(run).facts
+    assert tables(run, white_level=2047.0).facts["data"] != facts["data"]
+    photo = next((run.parents[1] / "data" / "val" / "fujifilm").iterdir())
+    photo.write_bytes(photo.read_bytes() + b"x")
+    assert tables(run).facts["data"] != facts["data"]
+
+
+def test_tables_name_the_protocol_and_the_weights_of_networks(make_run):
+    run = make_run()
+    assert tables(run).facts["protocol"].startswith("paper: ") and "weights" not in tables(run).facts
+    assert tables(run, measures=("psnr", "lpips")).facts["weights"] == "random"
+    assert tables(run).columns == ("psnr",) and tables(run).folder == run / "scores"
+    unpaired = tables(run, "unpaired")
+    assert unpaired.facts["weights"] == "random" and unpaired.columns[0] == "unpaired"
+    assert unpaired.protocol == "unpaired" and unpaired.folder == run / "scores" / "unpaired"
+    assert tables(run, protocol="ntire26").folder == run / "scores" / "ntire26"
+
+
+def test_unpaired_scores_use_evenly_spaced_mosaics_of_the_validation_split_or_else_of_the_training_split(tmp_path):
+    paths = tuple(tmp_path / f"{i}.png" for i in range(600))
+    split, empty = Split(paths, paths, paired=True), Split((), (), paired=True)
+    for splits in ({"train": empty, "val": split}, {"train": split, "val": empty}):
+        assert validation_split(splits, "unpaired") == Split(paths[::3], (), paired=False)
+
+
+def test_paired_scores_need_validation_pairs():
+    empty = Split((), (), paired=True)
+    with pytest.raises(UserError, match="no validation pairs.*--rank unpaired"):
+        validation_split({"train": empty, "val": empty}, "paired")
+
+
+def test_measures_name_the_weights_of_their_networks():
+    functions, notes = build_measures("paper", ("psnr", "lpips"), "random", CPU)
+    assert list(functions) == ["psnr", "lpips"]
+    assert list(notes) == ["lpips"] and notes["lpips"].startswith("random")

@@ -1,0 +1,130 @@
+"""Mistakes end a run of fit.py with a message, and leave existing files as they are."""
+
+import pytest
+
+import fit
+import storage
+from errors import UserError
+from losses.adversarial import RelativisticLoss
+from losses.total_variation import TotalVariation
+from training.run import claim_folder
+
+from .fit_runs import CHEAP, vary
+
+pytestmark = pytest.mark.usefixtures("restored", "cached_networks")
+
+# --- settings that do not fit ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    (
+        ({"data": {"root": "/absent"}}, "no folder /absent/train"),
+        ({"data": {"unpaired": "mixed"}}, "unknown unpaired mode 'mixed'.*shuffled, disjoint"),
+        ({"data": {"layout": "folders"}}, "--data.raw and --data.photos"),
+        ({"data": {"layout": "sony"}}, "unknown dataset layout 'sony'; known are: zrr"),
+        ({"data": {"demosaic": "malvar"}}, "unknown demosaicing 'malvar'; known are: menon2007, bilinear"),
+        ({"data": {"patch": 128}}, "64x64, smaller than a patch of 128"),
+        ({"model": "resnet"}, "unknown model 'resnet'; known are: efficient"),
+        ({"device": "quantum"}, "device 'quantum' cannot be used"),
+        ({"init": "absent.pt"}, "no file absent.pt"),
+        ({"train": {"mode": "both"}}, "unknown mode 'both'; known are: unpaired, paired, paired_gan"),
+        ({"train": CHEAP | {"adv_color": 0, "tv": 0}}, "no term left"),
+    ),
+)
+def test_a_mistake_in_the_settings_ends_with_a_message(cheap_config, parts, message):
+    with pytest.raises(UserError, match=message):
+        fit.train(vary(cheap_config, **parts))
+
+
+@pytest.mark.parametrize("mode", ("paired", "paired_gan"))
+def test_paired_modes_refuse_folders_without_pairs(cheap_config, fit_dataset, mode):
+    apart = fit_dataset / "apart"
+    data = {"layout": "folders", "root": "", "raw": str(apart / "raws"), "photos": str(apart / "photos")}
+    with pytest.raises(UserError, match=f"mode '{mode}' needs pairs"):
+        fit.train(vary(cheap_config, data=data, train={"mode": mode}))
+
+
+def test_pretraining_without_a_term_is_refused(cheap_config):
+    with pytest.raises(UserError, match="every weight of pretrain is 0"):
+        fit.train(vary(cheap_config, pretrain={"content": 0, "mse": 0, "tv": 0}))
+
+
+def test_an_initial_checkpoint_of_another_model_is_refused(cheap_config):
+    path = fit.train(cheap_config) / "checkpoints" / "pretrained.pt"
+    with pytest.raises(UserError, match="is a 'efficient', not a 'robust'"):
+        fit.train(vary(cheap_config, run="next", model="robust", init=str(path)))
+
+
+def test_an_unusable_device_leaves_no_folder(cheap_config, tmp_path):
+    with pytest.raises(UserError):
+        fit.train(vary(cheap_config, device="quantum"))
+    assert not (tmp_path / "runs").exists()
+
+
+# --- existing runs ---------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_run_is_not_overwritten(cheap_config):
+    folder = fit.train(cheap_config)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="tiny exists.*--resume.*--run"):
+        fit.train(cheap_config)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_another_process_trains_is_refused(cheap_config, tmp_path):
+    claim = claim_folder(tmp_path / "runs" / "tiny", resume=False)
+    with claim, pytest.raises(UserError, match="another process is training"):
+        fit.train(cheap_config, resume=True)
+
+
+def test_a_damaged_state_is_refused(cheap_config):
+    folder = fit.train(cheap_config)
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:1000])
+    with pytest.raises(UserError, match="last.pt is not a readable checkpoint"):
+        fit.train(cheap_config, resume=True)
+
+
+def test_the_state_of_another_config_is_refused(cheap_config):
+    fit.train(cheap_config)
+    with pytest.raises(UserError, match="last.pt does not fit this config"):
+        fit.train(vary(cheap_config, model="robust"), resume=True)
+
+
+# --- diverging training ----------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_nan_ends_the_run_and_leaves_the_last_state(cheap_config, monkeypatch):
+    calls, plain = [], TotalVariation.__call__
+
+    def broken(self, image):
+        calls.append(1)
+        return plain(self, image) * (float("nan") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(TotalVariation, "__call__", broken)
+    run = fit.build_run(vary(cheap_config, train={"steps": 5}), resume=False)
+    with pytest.raises(UserError, match="loss/tv is nan at step 2 of train.*untouched"):
+        run.train()
+    state = storage.load(run.folder / "last.pt")
+    assert (state["stage"], state["step"]) == (1, 1)
+    assert all(value.isfinite().all() for value in state["trainer"]["generator"].values())
+    assert not (run.folder / "checkpoints" / "step_0000002.pt").exists()
+
+
+def test_a_critic_with_nan_weights_is_not_saved(cheap_config, monkeypatch):
+    """Its loss is finite, but the gradient is not: the update makes its parameters NaN."""
+    plain = RelativisticLoss.discriminator
+
+    def broken(self, critic, fake, real):
+        loss, statistics = plain(self, critic, fake, real)
+        parameter = next(critic.parameters())
+        return loss + (parameter - parameter.detach()).sqrt().sum(), statistics
+
+    monkeypatch.setattr(RelativisticLoss, "discriminator", broken)
+    run = fit.build_run(cheap_config, resume=False)
+    with pytest.raises(UserError, match="a weight is not finite at step 1 of train: training has diverged"):
+        run.train()
+    state = storage.load(run.folder / "last.pt")["trainer"]
+    critics = [value for name in state if name.startswith("critic/") for value in state[name].values()]
+    assert all(value.isfinite().all() for value in critics)

@@ -70,6 +70,8 @@ def choose(run: Path, given: argparse.Namespace) -> list[Path]:
         return [next((own for own in checkpoints(run) if own.samefile(file)), file)]
     if given.all or given.n is not None:
         n = 1 if given.all else given.n
+        if n < 1:
+            raise UserError(f"--n must be at least 1, but is {n}")
         if not 0 <= given.remainder < n:
             raise UserError(f"--remainder must lie between 0 and --n - 1, which is {n - 1}; it is {given.remainder}")
         return select(run, n, [given.remainder])

@@ -111,9 +111,23 @@ def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
     for session in new:
         session.folder.mkdir(parents=True, exist_ok=True)
         session.status.unlink(missing_ok=True)
-    hint = f"; {launcher.start(new)}" if new else ""
+    try:
+        hint = f"; {launcher.start(new)}" if new else ""
+    except KeyboardInterrupt:
+        stop(launcher, new)
+        raise
     print(f"{len(sessions)} sessions, {len(new)} of them started now{hint}", file=sys.stderr, flush=True)
     return new
+
+
+def stop(launcher: Launcher, sessions: Sequence[Session]) -> None:
+    """Stop the sessions, after Ctrl-C."""
+    for session in sessions:
+        launcher.stop(session)
+    print(
+        "\nStopped the sessions that were started here. Their scores are kept; the same command continues.",
+        file=sys.stderr,
+    )
 
 
 def wait(
@@ -138,12 +152,7 @@ def wait(
             while any(launcher.alive(session) for session in sessions):  # everything is scored: they end in a moment
                 time.sleep(INTERVAL)
     except KeyboardInterrupt:
-        for session in started:
-            launcher.stop(session)
-        print(
-            "\nStopped the sessions that were started here. Their scores are kept; the same command continues.",
-            file=sys.stderr,
-        )
+        stop(launcher, started)
         raise
 
 

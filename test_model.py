@@ -26,7 +26,7 @@ from errors import UserError, run_cli
 from evaluation import protocols
 from evaluation.evaluators import PairedEvaluator
 from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
-from evaluation.rendering import Candidate, ImageFormat, TestSet, choose_scenes, run_test, shorter_side, write_tables
+from evaluation.rendering import Candidate, ImageFormat, RenderSet, choose_scenes, run_test, shorter_side, write_tables
 from evaluation.report import Report, read_history, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
 from pretrained import zoo
@@ -133,7 +133,7 @@ def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
     return Subject(run, config or model.config, path, model)
 
 
-def open_test_set(given: argparse.Namespace, subject: Subject) -> TestSet:
+def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     """The mosaics to render, with their ground truth if there is one."""
     if not given.input:
         splits, reader, reference = open_data(subject.config)
@@ -141,7 +141,7 @@ def open_test_set(given: argparse.Namespace, subject: Subject) -> TestSet:
         if not split:
             raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose a --split or an --input")
         data = subject.config.data
-        return TestSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
+        return RenderSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
     known = subject.model.sensor
     sensor = Sensor(
         given.cfa or known.cfa,
@@ -152,14 +152,14 @@ def open_test_set(given: argparse.Namespace, subject: Subject) -> TestSet:
     split = mosaics(Path(given.input))
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
-    return TestSet(split, reader, Reference(sensor), given.input)
+    return RenderSet(split, reader, Reference(sensor), given.input)
 
 
 def open_candidates(
-    given: argparse.Namespace, subject: Subject, test_set: TestSet, device: torch.device
+    given: argparse.Namespace, subject: Subject, render_set: RenderSet, device: torch.device
 ) -> list[Candidate]:
     """The model under test, and those of --compare. Raises `UserError` if they would overwrite each other's files."""
-    folder, camera = _output_folder(given, subject), test_set.reader.sensor
+    folder, camera = _output_folder(given, subject), render_set.reader.sensor
 
     def build(label: str, target: Path, model: Model, path: Path) -> Candidate:
         sensor = camera if given.black_level else model.levels_for(camera)  # the user's levels override a model's own
@@ -173,7 +173,7 @@ def open_candidates(
     found = [build(label, target, subject.model, subject.path)]
     for label, name, path in _compared(given):
         found.append(build(label, folder / re.sub(r"[^\w.-]", "_", name), open_model(str(path), device), path))
-    _refuse_collisions(found, test_set)
+    _refuse_collisions(found, render_set)
     return found
 
 
@@ -192,8 +192,8 @@ def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
         yield source if is_run else name, name, path
 
 
-def _refuse_collisions(candidates: Sequence[Candidate], test_set: TestSet) -> None:
-    files = (*test_set.split.raws, *test_set.split.photos)
+def _refuse_collisions(candidates: Sequence[Candidate], render_set: RenderSet) -> None:
+    files = (*render_set.split.raws, *render_set.split.photos)
     sources = {folder for file in files for folder in (file.parent.resolve(), file.resolve().parent)}  # also of links
     for i, candidate in enumerate(candidates):
         before = candidates[:i]
@@ -206,16 +206,16 @@ def _refuse_collisions(candidates: Sequence[Candidate], test_set: TestSet) -> No
 
 
 def open_evaluator(
-    given: argparse.Namespace, config: Config | None, test_set: TestSet, device: torch.device
+    given: argparse.Namespace, config: Config | None, render_set: RenderSet, device: torch.device
 ) -> tuple[PairedEvaluator, dict[str, str]]:
     """The measures of the protocol, and notes for the tables.
 
     Measures that cannot be computed here are left out, with a note, unless the user named them.
     """
-    if not test_set.has_targets:
+    if not render_set.has_targets:
         return PairedEvaluator({}), {}
     columns, notes = list(protocols.choose(given.protocol, given.measures)), {}
-    side = min(map(shorter_side, test_set.split.photos))
+    side = min(map(shorter_side, render_set.split.photos))
     if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not given.measures:
         columns.remove("ms_ssim")
         notes["ms_ssim"] = f"left out: it needs sides of {MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
@@ -270,23 +270,23 @@ def main() -> None:
     given = parse(sys.argv[1:])
     device, image_format = choose_device(given.device), ImageFormat(given.format, given.quality or 95)
     subject = open_subject(given, device)
-    test_set = open_test_set(given, subject)
-    candidates = open_candidates(given, subject, test_set, device)
-    evaluator, notes = open_evaluator(given, subject.config, test_set, device)
-    header = {"data": test_set.name, "images": f"{len(test_set.split.raws)}, {given.format}"}
+    render_set = open_render_set(given, subject)
+    candidates = open_candidates(given, subject, render_set, device)
+    evaluator, notes = open_evaluator(given, subject.config, render_set, device)
+    header = {"data": render_set.name, "images": f"{len(render_set.split.raws)}, {given.format}"}
     if evaluator.functions:
-        candidates.append(Candidate(DEMOSAICED, None, test_set.reference, {}))
+        candidates.append(Candidate(DEMOSAICED, None, render_set.reference, {}))
         header["protocol"] = f"{given.protocol}: {protocols.PROTOCOLS[given.protocol].summary}"
     header |= notes
     try:
-        with Progress("rendered", 0, len(test_set.split.raws), unit="image") as progress:
-            results = run_test(candidates, test_set, evaluator, image_format, device, progress.update)
+        with Progress("rendered", 0, len(render_set.split.raws), unit="image") as progress:
+            results = run_test(candidates, render_set, evaluator, image_format, device, progress.update)
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: use --device cpu") from None
     folder = _output_folder(given, subject)
     means = write_tables(candidates, results, header, folder)
     page = (subject.run if subject.run and not given.output else folder) / "report.html"
-    scenes = choose_scenes(candidates[0], test_set, results[0][0], image_format)
+    scenes = choose_scenes(candidates[0], render_set, results[0][0], image_format)
     write_report(page, build_report(subject, candidates[0], header, means, scenes))
     print_means(means, header)
     print(f"images: {candidates[0].folder}\nreport: {page}")

@@ -34,7 +34,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class RenderSet:
     """The mosaics to render, with their ground truth if there is one."""
 
     split: Split
@@ -65,7 +65,7 @@ class ImageFormat:
 @torch.inference_mode()
 def run_test(
     candidates: Sequence[Candidate],
-    test_set: TestSet,
+    render_set: RenderSet,
     evaluator: PairedEvaluator,
     image_format: ImageFormat,
     device: torch.device,
@@ -77,7 +77,7 @@ def run_test(
     """
     names, values = [], [[] for _ in candidates]
     pixels = 1 << (23 if device.type == "cuda" else 18)
-    for batch_names, mosaic, target in whole_files(test_set.split, test_set.reader, pixels):
+    for batch_names, mosaic, target in whole_files(render_set.split, render_set.reader, pixels):
         mosaic, target = mosaic.to(device), None if target is None else target.to(device)
         for model, scores in zip(candidates, values, strict=True):
             images = to_8_bit(model.render(mosaic))
@@ -119,10 +119,10 @@ def write_tables(
 
 
 def choose_scenes(
-    model: Candidate, test_set: TestSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
+    model: Candidate, render_set: RenderSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
 ) -> tuple[list[Scene], list[str]]:
     """The images for the report, with captions: the worst and best by the first measure, or the first ones unscored."""
-    split, measure = test_set.split, next(iter(next(iter(rows.values()), {})), "")
+    split, measure = render_set.split, next(iter(next(iter(rows.values()), {})), "")
     order, captions = list(range(len(split.raws)))[: 2 * SHOWN], []
     if measure:
         sign = 1 if MEASURES[measure].higher_is_better else -1
@@ -135,9 +135,9 @@ def choose_scenes(
     scenes = []
     for i in order:
         path = split.raws[i]
-        mosaic = test_set.reader.mosaic_tensor(test_set.reader.mosaic(path))[None]
-        reference = to_8_bit(test_set.reference(mosaic))[0].permute(1, 2, 0).numpy()
+        mosaic = render_set.reader.mosaic_tensor(render_set.reader.mosaic(path))[None]
+        reference = to_8_bit(render_set.reference(mosaic))[0].permute(1, 2, 0).numpy()
         output = iio.imread(model.folder / f"{path.stem}.{image_format.suffix}", plugin="pillow")
-        target = read_photo(split.photos[i]) if test_set.has_targets else None
+        target = read_photo(split.photos[i]) if render_set.has_targets else None
         scenes.append(Scene(path.name, reference, output, target, rows.get(path.name, {})))
     return scenes, captions or [""] * len(order)

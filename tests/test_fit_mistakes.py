@@ -1,5 +1,7 @@
 """Mistakes end a run of fit.py with a message, and leave existing files as they are."""
 
+from pathlib import Path
+
 import pytest
 
 import fit
@@ -52,7 +54,7 @@ def test_pretraining_without_a_term_is_refused(cheap_config):
 
 def test_an_initial_checkpoint_of_another_model_is_refused(cheap_config):
     path = fit.train(cheap_config) / "checkpoints" / "pretrained.pt"
-    with pytest.raises(UserError, match="is a 'efficient', not a 'robust'"):
+    with pytest.raises(UserError, match="holds the model 'efficient', not 'robust'"):
         fit.train(vary(cheap_config, run="next", model="robust", init=str(path)))
 
 
@@ -60,6 +62,16 @@ def test_an_unusable_device_leaves_no_folder(cheap_config, tmp_path):
     with pytest.raises(UserError):
         fit.train(vary(cheap_config, device="quantum"))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "parts", ({"model": "x"}, {"train": {"mode": "x"}}, {"data": {"layout": "x"}}, {"data": {"demosaic": "x"}})
+)
+def test_an_unknown_name_leaves_no_folder_and_no_demo(cheap_config, tmp_path, parts):
+    config = vary(vary(cheap_config, data={"demo": True, "root": str(tmp_path / "demo")}), **parts)
+    with pytest.raises(UserError, match="unknown .* 'x'; known are: "):
+        fit.train(config)
+    assert not Path(config.runs, config.run).exists() and not (tmp_path / "demo").exists()
 
 
 # --- existing runs ---------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_damaged_checkpoints_are_named_and_the_others_are_scored(make_run, call)
     (
         (("30", "35"), "no checkpoint of step 35; nearest are: 30, 40"),
         (("--n", "100", "--remainder", "7"), "none of index modulo 100 in 7"),
-        (("--n", "0"), "--remainder must lie between"),
+        (("--n", "0"), "--n must be at least 1, but is 0"),
         (("--n", "4", "--remainder", "4"), "--remainder must lie between"),
         (("--all", "--at-once", "-1"), "--at-once must not be negative"),
         (("--checkpoint", "absent"), "no file absent"),

@@ -132,7 +132,10 @@ class Run:
         state = storage.load(self.folder / "last.pt")
         try:
             if state["weights"] != self.task.networks:
-                raise UserError(f"the frozen networks were {state['weights']} and are now {self.task.networks}")
+                raise UserError(
+                    f"the frozen networks were {state['weights']} and are now {self.task.networks}: provide the same "
+                    "weights, or start another run with --run NAME"
+                )
             self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
             self.task.stages[self.stage].algorithm.load_state(state["trainer"])
             torch.set_rng_state(state["rng"])

@@ -4,13 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 import storage
 from config import Config, to_dict
 from data.sensor import SENSORS, Sensor, prepare
 from errors import UserError
 from evaluation.metrics import to_8_bit
-from models import build_model
+from models import MODELS, ModelSpec, build_model
 from tasks import model as module
 from tasks.model import Model, open_model
 from training.checkpoint import save_generator
@@ -40,6 +41,17 @@ def test_an_image_developed_in_bands_equals_the_whole_image(model, rows, monkeyp
     mosaic = torch.rand(2, 1, 52, 40, generator=torch.Generator().manual_seed(0))
     difference = model.develop(mosaic, SENSOR).int() - develop_whole(model, mosaic).int()
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3  # truncated: rounding can show
+
+
+def test_bands_start_at_even_rows_whatever_the_reach(monkeypatch):
+    """A 3x3 and a 5x5 convolution at full resolution reach three pixels."""
+    layers = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 3, 5, padding=2), nn.Sigmoid()
+    spec = ModelSpec(lambda: nn.Sequential(*layers), input_format="split", reach=3)
+    monkeypatch.setitem(MODELS, "odd", spec)
+    model = Model("", "odd", spec.build().eval(), SENSOR, None)
+    mosaic = torch.rand(1, 1, 52, 40, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(module, "BAND", 6 * 40)
+    assert (model.develop(mosaic, SENSOR).int() - develop_whole(model, mosaic).int()).abs().max() <= 1
 
 
 def test_digital_numbers_are_developed_like_fractions_of_white(model):

@@ -256,6 +256,13 @@ class Config:
 
 _rmfa = Train(lr=1e-4, critic_lr=5e-5, critic_every=4)
 
+
+def _data_of(sensor: str, **fields: Any) -> Data:
+    """Data of a camera in `SENSORS`."""
+    camera = SENSORS[sensor]
+    return Data(cfa=camera.cfa, black_level=camera.black_level, white_level=camera.white_level, **fields)
+
+
 PRESETS: dict[str, Config] = {
     "demo": Config(
         data=Data(root="datasets/demo", demo=True, patch=64, batch=8, workers=0, flips=True, val_count=0, test_count=0),
@@ -272,14 +279,12 @@ PRESETS: dict[str, Config] = {
     "fujifilm-rmfa-tiny": Config(
         run="fujifilm-rmfa-tiny",
         model="rmfa-tiny",
-        data=Data(black_level=SENSORS["fujifilm-rmfa"].black_level),
+        data=_data_of("fujifilm-rmfa"),
         pretrain=Pretrain(lr=1e-4),
         train=_rmfa,
     ),
     "zrr-efficient": Config(run="zrr-efficient", model="efficient", data=Data(layout="zrr")),
-    "ntire26": Config(
-        run="ntire26", data=Data(layout="ntire26", pairs="no", black_level=SENSORS["ntire26"].black_level)
-    ),
+    "ntire26": Config(run="ntire26", data=_data_of("ntire26", layout="ntire26", pairs="no")),
 }
 
 config = PRESETS["demo"]  # the global config: what `python fit.py` runs if no preset is named

@@ -115,7 +115,7 @@ def refuse_ineffective(config: Config) -> None:
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
-        (train.blur_color and train.color_critic == "image", "--train.blur-color is for --train.color-critic vit"),
+        (train.blur_color and train.color_critic != "vit", "--train.blur-color is for --train.color-critic vit"),
         (train.blur_color and "color" not in critics, f"--train.blur-color: mode {train.mode} has no colour critic"),
         (train.color_critic == "image" and "color" not in critics, f"mode {train.mode} has no colour critic"),
         (train.texture_critics == "image" and not textures, f"mode {train.mode} has no texture critics"),

@@ -16,7 +16,8 @@ from losses.content import luminance3
 
 Scores = dict[str, float]  # column -> value
 
-CONTENT_WEIGHT = 2  # of the content in `unpaired`; the other three have weight 1
+# Weight of the content in `unpaired`; the other three have weight 1. Change `UnpairedEvaluator.summary` with it.
+CONTENT_WEIGHT = 2
 COLOR_PIXELS = 512  # of each image, evenly spaced, for the distribution of colours
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")  # of AlexNet
 DIRECTIONS = 64  # of the sliced Wasserstein distance

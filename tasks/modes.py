@@ -21,10 +21,11 @@ Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, 
 class StagePlan:
     """A stage of a mode: its terms and critics. Their weights, and the steps, are the config's section of that name.
 
-    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out.
+    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out. A new stage needs a
+    name of its own, a section of the config and a row in `BUILDERS`.
     """
 
-    name: str  # a section of the config, "pretrain" or "train"; names the stage in the log
+    name: str  # "pretrain" or "train"; also names the stage in the log
     result: str  # what summary.json calls the generator after this stage
     terms: Terms
     critics: tuple[str, ...] = ()  # of "color", "lin0", "lin3" (Fig. 3)
@@ -37,6 +38,11 @@ class Mode:
 
     stages: tuple[StagePlan, ...]
     needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
+
+    def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the stages of a mode need different names, not {names}")
 
     def stage(self, name: str) -> StagePlan:
         """The stage of that name."""
@@ -92,12 +98,13 @@ class Critic:
 
 
 # (critic of a mode, choice in train.color_critic or train.texture_critics): Fig. 3, and the ablations of section 4.2.
-CRITICS: dict[tuple[str, str], Critic] = {
+CRITICS: dict[tuple[str, str], Critic | None] = {
     ("color", "vit"): Critic("color", "tokens", _of_tokens),
     ("color", "image"): Critic("color", "blurred", _of_maps),
     ("lin0", "alexnet"): Critic("lin0", "lin0", _of_maps),
     ("lin3", "alexnet"): Critic("lin3", "lin3", _of_maps),
     ("lin0", "image"): Critic("grey", "grey", _of_maps),  # one critic, with lin0's weight, replaces both
+    ("lin3", "image"): None,
 }
 
 
@@ -169,7 +176,7 @@ def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
     train, patch = config.train, config.data.patch
     choices = {"color": train.color_critic, "lin0": train.texture_critics, "lin3": train.texture_critics}
     names = [name for name in find_mode(train.mode).stage("train").critics if getattr(train, f"adv_{name}")]
-    critics = {name: CRITICS[name, choices[name]] for name in names if (name, choices[name]) in CRITICS}
+    critics = {name: critic for name in names if (critic := CRITICS[name, choices[name]])}
     blank, shapes = torch.zeros(1, 3, patch, patch, device=networks.device), {}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling for one blank image would take minutes
         for view in build_views({critic.feature for critic in critics.values()}, networks, train.blur_color):

@@ -66,7 +66,7 @@ class Task:
     """What is trained, as far as the loop needs to know it."""
 
     summary: str  # one line: what is trained on what
-    generator: nn.Module  # what all stages train
+    generator: nn.Module  # what all stages train, one after another; a moving average is only saved
     stages: Sequence[Stage]
     validation: Validation
     networks: dict[str, str]  # the frozen networks, and where the weights of each are from
@@ -210,7 +210,7 @@ class Run:
             self.log.write(stage.name, self.step, self._total_steps(), values)
         notes = self._validate(stage) if due(self.every.validate) else {}
         if checkpoint:
-            self._save_generator(f"step_{self.step:07d}", stage)
+            self._save_generator(f"step_{self._saving_steps():07d}", stage)
         if state:
             self._save_state(stage)
         return notes
@@ -231,7 +231,7 @@ class Run:
         if self.group.main:
             description = self.task.description | {"config": self.task.config, "weights": self.task.networks}
             path = self.folder / "checkpoints" / f"{name}.pt"
-            save_generator(path, stage.algorithm.result, self.step, description)
+            save_generator(path, stage.algorithm.result, self._saving_steps(), description)
 
     def _save_state(self, stage: Stage) -> None:
         if not self.group.main:
@@ -247,6 +247,10 @@ class Run:
             "trainer": stage.algorithm.state(),
         }
         storage.save(self.folder / "last.pt", state)
+
+    def _saving_steps(self) -> int:
+        """Steps done in this stage and earlier ones that save checkpoints on the way: the number of a checkpoint."""
+        return sum(stage.steps for stage in self.task.stages[: self.stage] if stage.save_steps) + self.step
 
     def _total_steps(self) -> int:
         """Steps done in all stages."""

@@ -1,5 +1,6 @@
 """The training loop with a made-up task: what it writes when, and what it refuses."""
 
+import dataclasses
 import json
 
 import pytest
@@ -38,6 +39,16 @@ def test_stages_run_in_order_and_write_their_files(tmp_path, capsys):
     printed, reported = capsys.readouterr()
     assert "Scores, " in printed and "baseline    100.50 points" in printed and "final         9.50 points" in printed
     assert "adder on 2 pairs" in reported and "vgg: random (seed 0)" in reported and "steps a second" in reported
+
+
+def test_checkpoints_of_two_stages_are_numbered_one_after_another(tmp_path):
+    task = make_task(first=1, second=2)
+    fine = dataclasses.replace(task.stages[1], name="fine", result="fine")
+    task = dataclasses.replace(task, stages=[*task.stages, fine])
+    make_run(tmp_path, task).train()
+    steps = {"step_0000001": 2.0, "step_0000002": 4.0, "step_0000003": 5.0, "step_0000004": 7.0}
+    assert checkpoint_weights(tmp_path) == steps | {"warm": 1.0}
+    assert storage.load(tmp_path / "checkpoints" / "step_0000004.pt")["step"] == 4
 
 
 def test_config_description_and_networks_are_written(tmp_path):

@@ -1,7 +1,7 @@
 """Batches for training, and whole files for validation and tests."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -33,12 +33,14 @@ class Positions(Sampler[int]):
 
 def training_batches(
     patches: Patches, batch: int, step: int, workers: int, device: torch.device, rank: int = 0, size: int = 1
-) -> Iterator[dict[str, Tensor]]:
+) -> Generator[dict[str, Tensor], None, None]:
     """Batches of a run from step `step` on, without end: dicts as `Patches` returns, with a batch axis, on the device.
 
     A batch depends on its step alone, not on the number of workers or on earlier batches. Process `rank` of `size`
     gets its share of each `batch`; together, the shares are the batch that a single process would get. `workers` is the
     number of reading processes; with 0, this process reads. Raises `UserError` for a file that cannot be used.
+
+    Close the generator to end the reading processes: at the end of Python, torch may fail to do so.
     """
     loader = DataLoader(
         _ErrorsAsSamples(patches),

@@ -1,7 +1,7 @@
 """The paper's task: train an ISP from unpaired or paired photographs, as the stages that `training.run` runs."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
         rendered = run_data.reference(mosaic, loaded["span"]) if "span" in loaded else None
         return Batch(run_data.inputs(mosaic), rendered, loaded["target"])
 
-    def load(patches: Patches, step: int) -> Iterator[dict[str, Tensor]]:
+    def load(patches: Patches, step: int) -> Generator[dict[str, Tensor], None, None]:
         return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
 
     stages = []

@@ -3,8 +3,8 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,7 @@ class Stage:
     result: str  # what its generator is called in the summary, such as "pretrained"
     steps: int
     algorithm: Algorithm
-    batches: Callable[[int], Iterator[Any]]  # an endless stream of loaded batches, from a step on
+    batches: Callable[[int], Generator[Any, None, None]]  # an endless stream of loaded batches, from a step on
     prepare: Callable[[Any], Any]  # a loaded batch -> the algorithm's
     save_steps: bool = True  # save a checkpoint every so many steps; otherwise one, at the end, named by `result`
 
@@ -168,10 +168,11 @@ class Run:
             self._validate(stage)
         if self.step >= stage.steps:
             return
-        batches, watch, stopping = stage.batches(self.step), Stopwatch(self.step), False
+        watch, stopping = Stopwatch(self.step), False
         score = next((self.scores[s.result] for s in reversed(self.task.stages) if s.result in self.scores), None)
         notes = {} if score is None else {self.task.validation.name: score}
-        with Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **notes) as progress:
+        progress = Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **notes)
+        with progress, closing(stage.batches(self.step)) as batches:  # ends the reading processes
             while self.step < stage.steps and not stopping:
                 with watch:
                     loaded = next(batches)

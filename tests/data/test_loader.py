@@ -1,5 +1,6 @@
 """Training batches that can start at any step, and whole files for evaluation."""
 
+import multiprocessing
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def test_a_batch_depends_on_its_step_alone(scenes, workers):
     shapes = {name: tuple(tensor.shape) for name, tensor in whole[0].items()}
     assert shapes == {"mosaic": (3, 1, PATCH, PATCH), "target": (3, 3, PATCH, PATCH), "span": (3, 2)}
     assert torch.equal(whole[1]["mosaic"][0], patches[3]["mosaic"])
+
+
+def test_closing_the_batches_ends_the_reading_processes(scenes):
+    patches = Patches(scenes.split, scenes.files, PATCH, seed=0)
+    batches = training_batches(patches, 2, 0, 2, CPU)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    assert not multiprocessing.active_children()
 
 
 def test_batches_have_no_span_unless_the_patches_have(scenes):

@@ -5,7 +5,7 @@ Each step adds the step's number to the generator's only weight.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from itertools import count
 from pathlib import Path
 
@@ -40,8 +40,8 @@ class Adder:
         self.result.load_state_dict(state["generator"])
 
 
-def batches(step: int) -> Iterator[int]:
-    return count(step + 1)
+def batches(step: int) -> Generator[int, None, None]:
+    yield from count(step + 1)
 
 
 def make_task(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Generator
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from errors import UserError
 from training.distributed import Group
 from training.run import Intervals, Run, claim_folder
 
-from .made_up_task import checkpoint_weights, make_run, make_task, read_log
+from .made_up_task import batches, checkpoint_weights, make_run, make_task, read_log
 
 # --- a whole run -----------------------------------------------------------------------------------------------------
 
@@ -49,6 +50,21 @@ def test_checkpoints_of_two_stages_are_numbered_one_after_another(tmp_path):
     steps = {"step_0000001": 2.0, "step_0000002": 4.0, "step_0000003": 5.0, "step_0000004": 7.0}
     assert checkpoint_weights(tmp_path) == steps | {"warm": 1.0}
     assert storage.load(tmp_path / "checkpoints" / "step_0000004.pt")["step"] == 4
+
+
+def test_the_batches_of_each_stage_are_closed(tmp_path):
+    closed = []
+
+    def watched(step: int) -> Generator[int, None, None]:
+        try:
+            yield from batches(step)
+        finally:
+            closed.append(step)
+
+    task = make_task()
+    task = dataclasses.replace(task, stages=[dataclasses.replace(stage, batches=watched) for stage in task.stages])
+    make_run(tmp_path, task).train()
+    assert closed == [0, 0]
 
 
 def test_config_description_and_networks_are_written(tmp_path):

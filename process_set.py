@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options.add_argument("--launcher", choices=LAUNCHERS, help="what runs the sessions (tmux if installed, else local)")
     options.add_argument(
-        "--sbatch", type=shlex.split, metavar="OPTIONS", help="for slurm, such as '--partition=p --gpus=1'"
+        "--sbatch", type=shlex.split, metavar="OPTIONS", help="for slurm, such as --sbatch='--partition=p --gpus=1'"
     )
     options.add_argument("--detach", action="store_true", help="return as soon as the sessions have started")
     given = options.parse_args(arguments)

@@ -104,7 +104,7 @@ def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
         return name, build_model(name)
     name, state = zoo.open_generator(init)
     if model not in ("", name):
-        raise UserError(f"{init} holds the model '{name}', not '{model}': leave --model out")
+        raise UserError(f"{init} holds the model '{name}', not '{model}': set --model {name}")
     generator = build_model(name)
     generator.load_state_dict(state)
     return name, generator

@@ -64,12 +64,11 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     parsed = _parse(arguments, default)
     folder = Path(parsed.config.runs) / parsed.config.run
     if not (parsed.resume and (folder / "last.pt").exists()):
-        refuse_ineffective(parsed.config)
+        refuse_ineffective(parsed.config, _differences(default, parsed.config))
         return parsed.config, parsed.resume
     before = settings.load(folder / "config.json")
     after = _parse(arguments, before).config
-    differences = _differences(settings.to_dict(before), settings.to_dict(after))
-    changed = [name for name in differences if not _is_resumable(name, before)]
+    changed = [name for name in _differences(before, after) if not _is_resumable(name, before)]
     if changed:
         raise UserError(f"a resumed run cannot change {', '.join(changed)}: start another run with --run NAME")
     return after, True
@@ -85,15 +84,18 @@ def _parse(arguments: Sequence[str], default: Config) -> _Arguments:
     )
 
 
-def _differences(before: dict, after: dict, prefix: str = "") -> list[str]:
+def _differences(before: Config, after: Config) -> list[str]:
     """Names of the fields that differ, such as "train.lr"."""
-    names = []
-    for key, value in before.items():
-        if isinstance(value, dict):
-            names += _differences(value, after[key], f"{prefix}{key}.")
-        elif value != after[key]:
-            names.append(prefix + key)
-    return names
+    old, new = _flat(settings.to_dict(before)), _flat(settings.to_dict(after))
+    return [name for name in old if old[name] != new[name]]
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    """{"train.lr": 5e-4, ...} of nested dicts."""
+    flat = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _is_resumable(name: str, before: Config) -> bool:
@@ -102,23 +104,32 @@ def _is_resumable(name: str, before: Config) -> bool:
     return name in RESUMABLE or name.split(".")[0] in RESUMABLE
 
 
-def refuse_ineffective(config: Config) -> None:
-    """Raise `UserError` for unknown names, and for settings that would have no effect in a new run of this config."""
+def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
+    """Raise `UserError` for unknown names, and for settings that would have no effect in a new run of this config.
+
+    `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
+    """
     isp.check_names(config)
     data, backbones, train = config.data, config.backbones, config.train
-    rootless, critics = find_layout(data.layout).rootless, find_mode(train.mode).critics
+    rootless, mode = find_layout(data.layout).rootless, find_mode(train.mode)
     files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
-    textures = {"lin0", "lin3"} & set(critics)
+    textures, root = {"lin0", "lin3"} & mode.critics, "data.root" in given and data.root
+    unused = [name for name in given if name in isp.unused_weights(config)]
     for ineffective, sentence in (
         (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
+        (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
         (train.blur_color and train.color_critic != "vit", "--train.blur-color is for --train.color-critic vit"),
-        (train.blur_color and "color" not in critics, f"--train.blur-color: mode {train.mode} has no colour critic"),
-        (train.color_critic == "image" and "color" not in critics, f"mode {train.mode} has no colour critic"),
+        (
+            train.blur_color and "color" not in mode.critics,
+            f"--train.blur-color: mode {train.mode} has no colour critic",
+        ),
+        (train.color_critic == "image" and "color" not in mode.critics, f"mode {train.mode} has no colour critic"),
         (train.texture_critics == "image" and not textures, f"mode {train.mode} has no texture critics"),
+        (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
     ):
         if ineffective:
             raise UserError(f"a setting has no effect: {sentence}")

@@ -85,8 +85,9 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"no file {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # foreign and damaged files raise many types
-        raise UserError(f"{path} is not a readable checkpoint or weights file: {first_line(error)}") from None
+    except Exception:  # foreign and damaged files raise many types, some with the advice to load without safety
+        reason = "it is damaged, not written by torch.save, or holds more than tensors and plain values"
+        raise UserError(f"{path} is not a readable checkpoint or weights file: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict")
     return content

@@ -75,7 +75,7 @@ def _check_mosaic(path: Path, mosaic: np.ndarray, sensor: Sensor) -> None:
     if not np.isfinite(mosaic.max()) or mosaic.max() > sensor.white_level or mosaic.min() < 0:
         raise UserError(
             f"{path} has values from {mosaic.min():g} to {mosaic.max():g}, outside 0 to the white level "
-            f"{sensor.white_level:g}: check --data.white-level"
+            f"{sensor.white_level:g}: check --data.white-level (test_model.py: --white-level)"
         )
 
 
@@ -101,7 +101,7 @@ def _read_npy(path: Path, sensor: Sensor) -> np.ndarray:
         if sensor.cfa != "rggb":
             raise UserError(
                 f"{path} has the channels R, G, G, B, which need the CFA order rggb, not {sensor.cfa}: "
-                "set --data.cfa rggb"
+                "set --data.cfa rggb (test_model.py: --cfa rggb)"
             )
         height, width, _ = array.shape
         array = array.reshape(height, width, 2, 2).swapaxes(1, 2).reshape(2 * height, 2 * width)
@@ -111,7 +111,8 @@ def _read_npy(path: Path, sensor: Sensor) -> np.ndarray:
 def _read_headless(path: Path, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     if not (height and width):
-        raise UserError(f"{path} has no header: give its size with --data.raw-height and --data.raw-width")
+        options = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
+        raise UserError(f"{path} has no header: give its size with {options}")
     found, expected = path.stat().st_size, 2 * height * width
     if found != expected:
         raise UserError(f"{path} has {found} bytes, but {height}x{width} 16-bit pixels are {expected} bytes")
@@ -140,8 +141,10 @@ def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
     if mosaic.ndim != 2 or cfa not in CFA_ORDERS:
         raise UserError(f"{path} is not from a Bayer sensor")
     if cfa != sensor.cfa:
-        raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: set --data.cfa {cfa}")
+        advice = f"set --data.cfa {cfa} (test_model.py: --cfa {cfa})"
+        raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: {advice}")
     if abs(black[0] - sensor.black_level[0]) > 0.01 * sensor.white_level:
-        advice = f"set --data.black-level {' '.join(f'{black[i]:g}' for i in (0, 1, 3, 2))}"  # LibRaw: R, G, B, G2
+        levels = " ".join(f"{black[i]:g}" for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
+        advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
         raise UserError(f"{path} has the black level {black[0]:g}, not {sensor.black_level[0]:g}: {advice}")
     return mosaic

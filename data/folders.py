@@ -141,7 +141,7 @@ def _two_folders(raw: Path, photos: Path, pairs: str) -> Split:
         side = raw if single[0] in raw_files else photos
         raise UserError(
             f"{raw} and {photos} must hold the same names, but {len(single)} are in one of them only (the first: "
-            f"'{single[0]}' in {side.name}); for unpaired data set --data.pairs no"
+            f"'{single[0]}' in {side.name}); for unpaired training data set --data.pairs no"
         )
     if single or pairs == "no":
         return Split(tuple(raw_files.values()), tuple(photo_files.values()), paired=False)

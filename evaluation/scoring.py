@@ -16,7 +16,7 @@ from evaluation.tables import ScoreTables
 from models import ModelSpec
 
 
-class Generator(Protocol):
+class OpenedModel(Protocol):
     """What scoring needs of an opened checkpoint: `tasks.model.Model`."""
 
     name: str
@@ -58,7 +58,7 @@ class Scorer:
         self,
         tables: ScoreTables,
         load: Callable[[int], ScoringSet],  # with at most so many pixels a batch
-        open_model: Callable[[str, torch.device], Generator],
+        open_model: Callable[[str, torch.device], OpenedModel],
         device: torch.device,
         at_once: int = 0,
     ):
@@ -109,7 +109,7 @@ class Scorer:
                     failed[path] = f"{path} changed while it was being scored: score it again"
         return failed
 
-    def evaluate(self, models: Sequence[Generator]) -> list[tuple[dict, dict]]:
+    def evaluate(self, models: Sequence[OpenedModel]) -> list[tuple[dict, dict]]:
         """(scores of each file, means) of each model. All models share one architecture and one sensor."""
         with torch.inference_mode():
             self.scoring_set = self.scoring_set or self.load(self.pixels)
@@ -127,7 +127,7 @@ class Scorer:
             torch.set_num_threads(threads)
 
     @torch.inference_mode()
-    def _evaluate_stack(self, models: Sequence[Generator], inputs: list[Tensor]) -> list[tuple[dict, dict]]:
+    def _evaluate_stack(self, models: Sequence[OpenedModel], inputs: list[Tensor]) -> list[tuple[dict, dict]]:
         generators = [model.generator.to(memory_format=self.layout) for model in models]
         evaluator, names, values = self.scoring_set.evaluator, [], [[] for _ in models]
         for (batch_names, _, prepared), batch in zip(self.scoring_set.files, inputs, strict=True):
@@ -137,7 +137,7 @@ class Scorer:
         joined = [{key: torch.cat([batch[key] for batch in some]).cpu() for key in some[0]} for some in values]
         return [evaluator.summarize(names, some) for some in joined]
 
-    def _inputs_of(self, model: Generator) -> list[Tensor]:
+    def _inputs_of(self, model: OpenedModel) -> list[Tensor]:
         """The inputs of this model, which are kept for others of its kind."""
         kind = model.levels_for(self.scoring_set.sensor), model.spec.input_format
         if kind not in self.inputs:

@@ -4,7 +4,7 @@ python -m pretrained.zoo                 lists the released ISPs
 python -m pretrained.zoo NAME [FOLDER]   downloads one, checks its SHA-256, and prints its path
 """
 
-import sys
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,15 @@ def _difference(state: dict[str, Any], name: str) -> str:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    if not arguments:
-        for name, released in RELEASED.items():
-            print(f"{name:<56}{released.setting}")
+    options = argparse.ArgumentParser("python -m pretrained.zoo", description="List or download the released ISPs.")
+    options.add_argument("name", nargs="?", help="the ISP to download; without it, all are listed")
+    options.add_argument("folder", nargs="?", type=Path, help="where to put it (default: torch's cache)")
+    given = options.parse_args()
+    if given.name:
+        print(download(given.name, given.folder))
         return
-    if arguments[0].startswith("-") or len(arguments) > 2:
-        print(__doc__)
-        return
-    print(download(arguments[0], Path(arguments[1]) if len(arguments) > 1 else None))
+    for name, released in RELEASED.items():
+        print(f"{name:<56}{released.setting}")
 
 
 if __name__ == "__main__":

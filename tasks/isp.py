@@ -20,6 +20,7 @@ from data.reference import Reference, Spans, find_demosaicer
 from data.sensor import prepare
 from errors import UserError
 from evaluation.metrics import psnr
+from losses import LOSSES
 from models import build_model, model_spec
 from pretrained import zoo
 from tasks.data import open_data
@@ -38,7 +39,8 @@ RANDOM = "some frozen networks have random weights (see log.jsonl): do not compa
 class RunData:
     """The data of a run, and how it is fed to the generator."""
 
-    splits: dict[str, Split]  # "train", "val", "test"
+    training: Split  # the training files, separated as the mode and data.unpaired say
+    splits: dict[str, Split]  # "train", "val", "test": the files as the dataset has them
     reader: Reader
     reference: Reference
     input_format: str  # of the generator
@@ -59,24 +61,25 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     set_precision(config.compute)
     with group.in_turn():
         splits, reader, reference = open_data(config)
-        if find_mode(config.train.mode).needs_pairs and not splits["train"].paired:
+        mode, training = find_mode(config.train.mode), splits["train"]
+        if mode.needs_pairs and not training.paired:
             raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
         name, generator = build_generator(config.model, "" if resume else config.init)
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
-        run_data = RunData(splits, reader, reference, model_spec(name).input_format, device, group)
+        if not mode.needs_pairs:
+            training = unpaired(training, config.data.unpaired, config.seed)
+        run_data = RunData(training, splits, reader, reference, model_spec(name).input_format, device, group)
         networks = Networks(config, device)
-        plans = find_mode(config.train.mode).stages
-        trainers = [BUILDERS[plan.name](config, generator, networks) for plan in plans]
+        trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
         stages = _build_stages(config, run_data, trainers)
-    train, val = splits["train"], splits["val"]
     return Task(
-        summary=f"{name} on {device}, {len(train.raws)} mosaics and {len(train.photos)} photographs to train on, "
-        f"{len(val)} pairs to validate on",
+        summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(training.photos)} photographs to train on, "
+        f"{len(splits['val'])} pairs to validate on",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples),
-        networks=networks.provenance,
+        provenance=networks.provenance,
         config=settings.to_dict(config),
         description={
             "model": name,
@@ -97,6 +100,17 @@ def check_names(config: Config) -> None:
         model_spec(config.model)
 
 
+def unused_weights(config: Config) -> list[str]:
+    """The fields with a positive weight of a term or critic that the mode does not have, such as "train.mse"."""
+    unused = []
+    for plan in find_mode(config.train.mode).stages:
+        used = {*plan.terms, *(f"adv_{name}" for name in plan.critics)}
+        for name, value in vars(getattr(config, plan.name)).items():
+            if (name in LOSSES or name.startswith("adv_")) and value > 0 and name not in used:
+                unused.append(f"{plan.name}.{name}")
+    return unused
+
+
 def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
     """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is."""
     if not init:
@@ -113,8 +127,7 @@ def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
 def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]) -> list[Stage]:
     """The stages of the mode, each with its own stream of patches. A run from `config.init` skips pretraining."""
     data, group, mode = config.data, run_data.group, find_mode(config.train.mode)
-    train = run_data.splits["train"]
-    split = train if mode.needs_pairs else unpaired(train, data.unpaired, config.seed)
+    split = run_data.training
     steps = {plan.name: getattr(config, plan.name).steps for plan in mode.stages}
     if config.init:
         steps["pretrain"] = 0

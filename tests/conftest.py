@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,24 @@ from training.checkpoint import save_generator
 from . import fit_runs
 
 STEPS = 10  # from one checkpoint of a made run to the next
+
+
+class Bomb:
+    """Unpickling one makes the folder `path`."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def bomb(tmp_path) -> Bomb:
+    """An object that makes a folder when it is unpickled; the test fails if that happened."""
+    yield Bomb(tmp_path / "unpickled")
+    assert not (tmp_path / "unpickled").exists()
+
 
 # --- data and runs without training ----------------------------------------------------------------------------------
 

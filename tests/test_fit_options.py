@@ -142,6 +142,9 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
         (["--train.blur-color", "--train.mode", "paired_gan"], "mode paired_gan has no colour critic"),
         (["--train.color-critic", "image", "--train.mode", "paired"], "mode paired has no colour critic"),
         (["--train.texture-critics", "image", "--train.mode", "paired"], "mode paired has no texture critics"),
+        ([*FOLDERS, "--data.no-demo", "--data.root", "x"], "layout folders takes --data.raw and --data.photos, not"),
+        (["--train.mse", "1"], "mode unpaired has no term of the weight train.mse"),
+        (["--train.mode", "paired", "--train.adv-lin0", "2"], "mode paired has no term of the weight train.adv_lin0"),
     ),
 )
 def test_a_setting_without_effect_is_refused(arguments, message):
@@ -158,6 +161,8 @@ def test_a_setting_without_effect_is_refused(arguments, message):
         ["--backbones.weights", "auto", "--backbones.vgg-file", "x"],
         ["--train.blur-color"],
         ["--train.texture-critics", "image", "--train.mode", "paired_gan"],
+        ["--train.mse", "1", "--train.mode", "paired"],
+        ["--train.dists", "0"],  # no effect, but what the user wants
     ),
 )
 def test_the_same_settings_are_accepted_where_they_have_an_effect(arguments):

@@ -24,16 +24,6 @@ class Kill(BaseException):
     """An exception that no `except Exception` catches."""
 
 
-class Bomb:
-    """Unpickling one makes the folder `path`."""
-
-    def __init__(self, path: Path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
 @pytest.fixture
 def path(tmp_path) -> Path:
     """An existing checkpoint."""
@@ -160,12 +150,10 @@ def save_pickle(content: object, path: Path) -> None:
 
 @pytest.mark.parametrize("save", (torch.save, save_pickle))
 @pytest.mark.parametrize("wrap", (lambda bomb: bomb, lambda bomb: {"step": bomb}))
-def test_code_in_a_file_is_refused_and_not_run(path, save, wrap):
-    marker = path.parent / "marker"
-    save(wrap(Bomb(marker)), path)
+def test_code_in_a_file_is_refused_and_not_run(path, bomb, save, wrap):
+    save(wrap(bomb), path)
     with pytest.raises(UserError, match="last.pt is not a readable checkpoint or weights file"):
         storage.load(path)
-    assert not marker.exists()
 
 
 def test_sha256_by_hand(tmp_path):

@@ -124,6 +124,6 @@ def _together(run: Callable[[], Any]) -> None:
         raise
     except RuntimeError as error:  # what gloo and NCCL raise then
         raise UserError(
-            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0]}). "
-            "Start all processes again with --resume"
+            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0]}). If it "
+            "printed an error, mend that first. Then start all processes again with --resume"
         ) from None

@@ -69,7 +69,7 @@ class Task:
     generator: nn.Module  # what all stages train, one after another; a moving average is only saved
     stages: Sequence[Stage]
     validation: Validation
-    networks: dict[str, str]  # the frozen networks, and where the weights of each are from
+    provenance: dict[str, str]  # where the weights of each frozen network are from
     config: dict[str, Any]  # goes into config.json and every checkpoint
     description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
     identity: Any = None  # what must be the same in all processes of a run, such as the names of the files
@@ -118,22 +118,22 @@ class Run:
         self.stage, self.step, self.scores = 0, 0, {}  # the current stage, steps done in it, scores by name
         self.log = self._restore() if resume else self._begin()
         sums = {name: value.double().sum().item() for name, value in task.generator.state_dict().items()}
-        group.agree(repr((self.stage, self.step, task.networks, task.identity, sums)))
+        group.agree(repr((self.stage, self.step, task.provenance, task.identity, sums)))
 
     def _begin(self) -> RunLog:
         if not self.group.main:
             return NoLog()
         storage.write_json(self.folder / "config.json", self.task.config)
         log = RunLog(self.folder)
-        log.begin({"weights": self.task.networks} | ({"warning": self.task.warning} if self.task.warning else {}))
+        log.begin({"weights": self.task.provenance} | ({"warning": self.task.warning} if self.task.warning else {}))
         return log
 
     def _restore(self) -> RunLog:
         state = storage.load(self.folder / "last.pt")
         try:
-            if state["weights"] != self.task.networks:
+            if state["weights"] != self.task.provenance:
                 raise UserError(
-                    f"the frozen networks were {state['weights']} and are now {self.task.networks}: provide the same "
+                    f"the frozen networks were {state['weights']} and are now {self.task.provenance}: provide the same "
                     "weights, or start another run with --run NAME"
                 )
             self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
@@ -230,7 +230,7 @@ class Run:
 
     def _save_generator(self, name: str, stage: Stage) -> None:
         if self.group.main:
-            description = self.task.description | {"config": self.task.config, "weights": self.task.networks}
+            description = self.task.description | {"config": self.task.config, "weights": self.task.provenance}
             path = self.folder / "checkpoints" / f"{name}.pt"
             save_generator(path, stage.algorithm.result, self._saving_steps(), description)
 
@@ -241,7 +241,7 @@ class Run:
             "stage": self.stage,
             "step": self.step,
             "psnr": self.scores,  # the key of the file format, whatever the score
-            "weights": self.task.networks,
+            "weights": self.task.provenance,
             "log_position": self.log.position,
             "rng": torch.get_rng_state(),
             "config": self.task.config,
@@ -266,7 +266,7 @@ class Run:
     def _announce(self) -> None:
         processes = f" ({self.group.size} processes)" if self.group.size > 1 else ""
         self._say(f"{self.folder}: {self.task.summary}{processes}")
-        for name, source in self.task.networks.items():
+        for name, source in self.task.provenance.items():
             self._say(f"  {name}: {source}")
         if self.task.warning:
             self._say(f"warning: {self.task.warning}")
@@ -278,7 +278,7 @@ class Run:
         validation = self.task.validation
         names = [*validation.baselines, *(stage.result for stage in self.task.stages)]
         scores = {name: self.scores.get(name) for name in names}
-        storage.write_json(self.folder / "summary.json", {validation.name: scores, "weights": self.task.networks})
+        storage.write_json(self.folder / "summary.json", {validation.name: scores, "weights": self.task.provenance})
         print(f"\n{validation.title}, {self.folder}")
         for name, score in scores.items():
             print(f"  {name:<12}" + ("no pairs" if score is None else f"{score:6.2f} {validation.unit}"))

@@ -1,6 +1,5 @@
 """Reading mosaics and photographs: files made here, damaged files, and real files of several cameras."""
 
-import os
 import pickle
 import struct
 from pathlib import Path
@@ -109,14 +108,9 @@ def test_an_image_that_is_not_a_mosaic_is_refused_by_name(tmp_path, name, array,
     assert str(path) in str(caught.value)
 
 
-class Bomb:
-    def __reduce__(self):
-        return os._exit, (1,)
-
-
-def test_pickled_code_in_an_npy_is_not_run(tmp_path):
-    np.save(tmp_path / "m.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
-    (tmp_path / "n.npy").write_bytes(pickle.dumps(Bomb()))
+def test_pickled_code_in_an_npy_is_not_run(tmp_path, bomb):
+    np.save(tmp_path / "m.npy", np.array([bomb], dtype=object), allow_pickle=True)
+    (tmp_path / "n.npy").write_bytes(pickle.dumps(bomb))
     for name in ("m.npy", "n.npy"):
         with pytest.raises(UserError, match=f"cannot read .*{name}"):
             read_mosaic(tmp_path / name, TEN_BITS)

@@ -12,23 +12,6 @@ import torchvision
 ALEXNET = "checkpoints/alexnet-owt-7be5be79.pth"  # below torch's hub folder
 
 
-class Bomb:
-    """Unpickling one makes the folder `path`."""
-
-    def __init__(self, path: Path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.fixture
-def bomb(tmp_path) -> Bomb:
-    """An object that makes a folder when it is unpickled; the test fails if that happened."""
-    yield Bomb(tmp_path / "unpickled")
-    assert not (tmp_path / "unpickled").exists()
-
-
 @pytest.fixture(scope="session")
 def from_environment():
     """from_environment(variable, content): the path in an environment variable; skips the test if it is not set."""

@@ -69,7 +69,7 @@ def make_task(
         baselines={"baseline": lambda inputs: inputs + 100},
     )
     defaults = {
-        "networks": {"vgg": "random (seed 0)"},
+        "provenance": {"vgg": "random (seed 0)"},
         "config": {"name": "made-up"},
         "description": {"model": "adder"},
     }

@@ -64,7 +64,7 @@ class Data:
     exclude: str = ""
     """A text file of names, one a line, to leave out of train/, such as misaligned pairs (section 4.1: 17.6 %)."""
     unpaired: Literal["shuffled", "disjoint"] = "shuffled"
-    """How mode "unpaired" separates pairs: photographs permuted (released code), or half the scenes for each side."""
+    """How mode "unpaired" separates pairs: photographs exchanged among scenes, or half the scenes for each side."""
     patch: int = 256
     """Side of the training patches, in pixels (even)."""
     batch: int = 32
@@ -101,6 +101,16 @@ class Backbones:
     """The colour critic's ViT, by its name in timm (section 3.4: google/vit-base-patch16-224)."""
     vit_file: str = ""
     """The ViT's weights as a local file; empty: timm's weights, from the cache or the network."""
+    vit_size: int = 224
+    """Side to which the colour critic's ViT gets its input resized, pixels (released code); 0: as large as it is."""
+    vit_normalise: bool = False
+    """Normalise the ViT's input by the model's mean and deviation; otherwise it gets [0, 1] (released code)."""
+
+    def __post_init__(self):
+        _require(
+            self.vit_size == 0 or 32 <= self.vit_size <= 1024,
+            f"backbones.vit_size must be 0 or between 32 and 1024, not {self.vit_size}",
+        )
 
 
 @dataclass(frozen=True)
@@ -134,15 +144,21 @@ class Train:
     mode: str = "unpaired"
     """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10. The table is in tasks/modes.py."""
     steps: int = 30_000
-    """Steps of training. The released models come from steps 27,220 to 195,100."""
+    """Steps of training. The released models come from steps 27,220 to 195,100 (docs/fidelity.md)."""
     lr: float = 5e-4
     """The generator's learning rate (section 4.3)."""
     critic_lr: float = 1e-5
     """The discriminators' learning rate (section 4.3)."""
     critic_every: int = 10
     """Steps from one update of the discriminators to the next (section 4.3)."""
+    lr_of: dict[str, float] = field(default_factory=dict)
+    """Learning rates of single discriminators, instead of critic_lr: color 2e-5 lin0 1e-5."""
+    every_of: dict[str, int] = field(default_factory=dict)
+    """Steps between the updates of single discriminators, instead of critic_every: color 4."""
     beta1: float = 0.5
-    """Adam's decay of the gradient's average (Table 3)."""
+    """The generator's momentum: Adam's decay of the gradient's average (Table 3)."""
+    critic_beta1: float = 0.5
+    """The discriminators' momentum (released code)."""
     beta2: float = 0.9
     """Adam's decay of the squared gradient's average (released code)."""
     gamma: float = 10.0
@@ -153,12 +169,12 @@ class Train:
     """Decay of the moving average of the generator's weights, which is then validated and saved; 0: none (paper)."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rates: constant (paper), or falling to 1 % along half a cosine."""
-    color_critic: Literal["vit", "image"] = "vit"
-    """Input of the colour critic: ViT tokens, or the blurred image (ablation of section 4.2)."""
-    texture_critics: Literal["alexnet", "image"] = "alexnet"
-    """Input of the texture critics: AlexNet features (lin0, lin3), or the grey image for one critic (section 4.2)."""
-    blur_color: bool = False
-    """Blur the ViT's input, as section 4.2 mentions and section 3.4 does not."""
+    color_critic: str = "vit"
+    """What the colour critic sees of the image: features of vit, vgg or alexnet, or the image itself (section 4.2)."""
+    texture_critics: tuple[str, ...] = ("lin0", "lin3")
+    """The texture critics: lin0 to lin4 see features of AlexNet (Table 4), grey sees the grey image (section 4.2)."""
+    blur_color: bool = True
+    """Blur what the colour critic's network sees (Fig. 2, section 4.2)."""
     content: float = 1.0
     """Weight of the content loss (section 3.1)."""
     tv: float = 1.0
@@ -174,22 +190,66 @@ class Train:
     adv_color: float = 1.0
     """Weight of the adversarial colour loss; mode unpaired (section 3.4)."""
     adv_lin0: float = 1.0
-    """Weight of the adversarial texture loss on lin0, or on the grey image; unpaired, paired_gan (section 3.5)."""
+    """Weight of the adversarial texture loss on lin0, if a critic sees it; unpaired, paired_gan (section 3.5)."""
+    adv_lin1: float = 1.0
+    """Weight of the same on lin1 (Table 4)."""
+    adv_lin2: float = 1.0
+    """Weight of the same on lin2 (Table 4)."""
     adv_lin3: float = 1.0
-    """Weight of the adversarial texture loss on lin3; unpaired, paired_gan (section 3.5)."""
+    """Weight of the same on lin3 (section 3.5)."""
+    adv_lin4: float = 1.0
+    """Weight of the same on lin4 (Table 4)."""
+    adv_grey: float = 1.0
+    """Weight of the same on the grey image (section 4.2)."""
 
     def __post_init__(self):
         weights = [self.content, self.tv, self.color, self.lpips, self.dists, self.mse]
-        weights += [self.adv_color, self.adv_lin0, self.adv_lin3]
+        weights += [weight for name, weight in vars(self).items() if name.startswith("adv_")]
         _require(min(weights) >= 0, "the weights of train must not be negative")
+        _require(
+            len(set(self.texture_critics)) == len(self.texture_critics), "train.texture_critics names one critic twice"
+        )
         _require(self.steps >= 0, f"train.steps must not be negative, but is {self.steps}")
         _require(self.lr > 0 and self.critic_lr > 0, "train.lr and train.critic_lr must be positive")
         _require(self.critic_every >= 1, f"train.critic_every must be at least 1, not {self.critic_every}")
-        _require(0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "train.beta1 and train.beta2 must lie in [0, 1)")
+        _require(all(lr > 0 for lr in self.lr_of.values()), "the rates of train.lr_of must be positive")
+        _require(all(n >= 1 for n in self.every_of.values()), "the steps of train.every_of must be at least 1")
+        betas = self.beta1, self.critic_beta1, self.beta2
+        _require(
+            all(0 <= beta < 1 for beta in betas),
+            "train.beta1, train.critic_beta1 and train.beta2 must lie in [0, 1)",
+        )
         _require(0 <= self.ema < 1, f"train.ema must lie in [0, 1), not {self.ema}")
         _require(
             self.gamma >= 0 and self.clip_norm > 0, "train.gamma must not be negative, train.clip_norm must be positive"
         )
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the released code does otherwise than the paper's text, a switch each; `as_released` turns all of them on.
+
+    docs/fidelity.md has the list, and what each does to the result.
+    """
+
+    penalty_times_100: bool = False
+    """Multiply the gradient penalties R1 and R2 by a hidden 100."""
+    unscaled_alexnet: bool = False
+    """Give AlexNet grey in [0, 1], without LPIPS's scaling layer."""
+    untrained_fc1: bool = False
+    """Never train the convolutional critics' first linear layer, and let its gradient add up in the clipped norm."""
+    permutation: bool = False
+    """data.unpaired "shuffled": allow a photograph to stay with its own scene."""
+    swapped_lpips: bool = False
+    """LPIPS+ weights by the features of the generated image instead of the target's; paired modes."""
+    luminance_content: bool = False
+    """The paired content loss compares luminance instead of RGB; paired modes."""
+    target_gradients: bool = False
+    """Build a graph for the features of targets and references: time and memory, with the same result."""
+    float_psnr: bool = False
+    """Validate and rank by the PSNR of floating point images instead of 8-bit ones."""
+    chunks: bool = False
+    """Draw pairs in chunks of 100 batches, each a fresh sample of the files, instead of whole epochs."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +291,7 @@ class Config:
     runs: str = "runs"
     """The folder of all runs."""
     model: str = ""
-    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large (section 4.2); empty: the model of `init`, or efficient."""
+    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large, ... (section 4.2); empty: that of `init`, or efficient."""
     init: str = ""
     """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name."""
     seed: int = 0
@@ -239,22 +299,29 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: cuda if available."""
     as_released: bool = False
-    """Follow the released code where it differs from the paper's text; docs/fidelity.md lists the differences."""
+    """Follow the released code where it differs from the paper's text: all switches of `released`."""
     data: Data = field(default_factory=Data)
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
     train: Train = field(default_factory=Train)
+    released: Released = field(default_factory=Released)
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
+
+    @property
+    def quirks(self) -> Released:
+        """The switches of `released`, all on with `as_released`."""
+        return Released(*[True] * len(dataclasses.fields(Released))) if self.as_released else self.released
 
     def __post_init__(self):
         bad = not self.run or self.run != Path(self.run).name or self.run.startswith(".")
         _finite(dataclasses.asdict(self))
         _require(not bad, f"run must be the plain name of a folder, not '{self.run}'")
-        _require(self.seed >= 0, f"seed must not be negative, but is {self.seed}")
+        _require(0 <= self.seed < 1 << 63, f"seed must lie in [0, 2^63), but is {self.seed}")
 
 
-_rmfa = Train(lr=1e-4, critic_lr=5e-5, critic_every=4)
+# The presets named after a released model last as long as it was trained: its file's name has the step.
+_rmfa = Train(steps=48_270, lr=1e-4, critic_lr=5e-5, critic_every=4)
 
 
 def _data_of(sensor: str, **fields: Any) -> Data:
@@ -274,8 +341,8 @@ PRESETS: dict[str, Config] = {
         ),
         log=Log(val_every=150, save_every=50, state_every=150),
     ),
-    "fujifilm-efficient": Config(run="fujifilm-efficient", model="efficient"),
-    "fujifilm-robust": Config(run="fujifilm-robust", model="robust"),
+    "fujifilm-efficient": Config(run="fujifilm-efficient", model="efficient", train=Train(steps=27_220)),
+    "fujifilm-robust": Config(run="fujifilm-robust", model="robust", train=Train(steps=66_090)),
     "fujifilm-rmfa-tiny": Config(
         run="fujifilm-rmfa-tiny",
         model="rmfa-tiny",
@@ -283,7 +350,15 @@ PRESETS: dict[str, Config] = {
         pretrain=Pretrain(lr=1e-4),
         train=_rmfa,
     ),
-    "zrr-efficient": Config(run="zrr-efficient", model="efficient", data=Data(layout="zrr")),
+    "zrr-efficient": Config(
+        run="zrr-efficient", model="efficient", data=Data(layout="zrr"), train=Train(steps=30_750)
+    ),
+    "zrr-efficient-paired": Config(
+        run="zrr-efficient-paired",
+        model="efficient",
+        data=Data(layout="zrr"),
+        train=Train(mode="paired_gan", steps=195_100),
+    ),
     "ntire26": Config(run="ntire26", data=_data_of("ntire26", layout="ntire26", pairs="no")),
 }
 
@@ -301,18 +376,32 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     """The config of `to_dict`. Raises `UserError` for unknown keys and wrong types."""
     _require(isinstance(values, dict), f"section {kind.__name__.lower()} of the config is {values!r}")
+    values = _renamed(values) if kind is Config else values
     hints = get_type_hints(kind)
     unknown = sorted(values.keys() - hints.keys())
     _require(not unknown, f"unknown config key '{', '.join(unknown)}' in {kind.__name__}")
     return kind(**{name: _typed(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
 
 
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of `to_dict`; an earlier version called the texture critics by what all of them see."""
+    train, former = values.get("train"), {"alexnet": ["lin0", "lin3"], "image": ["grey"]}
+    if isinstance(train, dict) and train.get("texture_critics") in ("alexnet", "image"):
+        return values | {"train": train | {"texture_critics": former[train["texture_critics"]]}}
+    return values
+
+
 def _typed(name: str, value: Any, hint: Any) -> Any:
     """A value from JSON as the type `hint` of the field `name`."""
     if dataclasses.is_dataclass(hint):
         return from_dict(value, hint)
+    if get_origin(hint) is dict:
+        _require(isinstance(value, dict), f"{name} is {value!r}, but must be an object of names and numbers")
+        return {key: _typed(f"{name}.{key}", item, get_args(hint)[1]) for key, item in value.items()}
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value) if isinstance(value, list) else kinds
         _require(isinstance(value, list) and len(value) == len(kinds), f"{name} needs {len(kinds)} values, not {value}")
         return tuple(_typed(name, item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
     if get_origin(hint) is Literal:

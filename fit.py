@@ -7,9 +7,9 @@ torchrun --nproc-per-node G -- fit.py ...     the same on G GPUs, which share ea
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -20,7 +20,7 @@ from data.folders import find_layout
 from errors import UserError, run_cli
 from tasks import isp
 from tasks.device import choose_device
-from tasks.modes import find_mode
+from tasks.modes import chosen_critics, find_mode
 from training.distributed import ALONE, Group, join, leave
 from training.run import Intervals, Run, claim_folder
 
@@ -86,15 +86,15 @@ def _parse(arguments: Sequence[str], default: Config) -> _Arguments:
 
 def _differences(before: Config, after: Config) -> list[str]:
     """Names of the fields that differ, such as "train.lr"."""
-    old, new = _flat(settings.to_dict(before)), _flat(settings.to_dict(after))
+    old, new = _flat(before), _flat(after)
     return [name for name in old if old[name] != new[name]]
 
 
-def _flat(values: dict, prefix: str = "") -> dict:
-    """{"train.lr": 5e-4, ...} of nested dicts."""
+def _flat(section: Any, prefix: str = "") -> dict[str, Any]:
+    """{"train.lr": 5e-4, ...} of a config."""
     flat = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    for name, value in vars(section).items():
+        flat |= _flat(value, f"{prefix}{name}.") if is_dataclass(value) else {prefix + name: value}
     return flat
 
 
@@ -111,10 +111,13 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     """
     isp.check_names(config)
     data, backbones, train = config.data, config.backbones, config.train
-    rootless, mode = find_layout(data.layout).rootless, find_mode(train.mode)
+    rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
     files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
-    textures, root = {"lin0", "lin3"} & mode.critics, "data.root" in given and data.root
+    root = "data.root" in given and data.root
     unused = [name for name in given if name in isp.unused_weights(config)]
+    textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
+    vit, paired = "color" in critics and train.color_critic == "vit", find_mode(train.mode).needs_pairs
+    whole = vit and train.blur_color and backbones.vit_size == 224 and not backbones.vit_normalise
     for ineffective, sentence in (
         (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
@@ -122,13 +125,21 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
-        (train.blur_color and train.color_critic != "vit", "--train.blur-color is for --train.color-critic vit"),
+        ("train.color_critic" in given and "color" not in critics, f"mode {train.mode} has no colour critic"),
+        ("train.texture_critics" in given and not textures, f"mode {train.mode} has no texture critics"),
+        ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),
+        ("backbones.vit_size" in given and not vit, "--backbones.vit-size is for --train.color-critic vit"),
+        ("released.swapped_lpips" in given and not paired, f"mode {train.mode} does not train with LPIPS+"),
+        ("released.luminance_content" in given and not paired, f"mode {train.mode} compares luminance already"),
         (
-            train.blur_color and "color" not in mode.critics,
-            f"--train.blur-color: mode {train.mode} has no colour critic",
+            "released.permutation" in given and (paired or data.unpaired != "shuffled"),
+            "--released.permutation is for --data.unpaired shuffled in mode unpaired",
         ),
-        (train.color_critic == "image" and "color" not in mode.critics, f"mode {train.mode} has no colour critic"),
-        (train.texture_critics == "image" and not textures, f"mode {train.mode} has no texture critics"),
+        (
+            config.as_released and vit and not whole,
+            "with --as-released the ViT sees what the released one sees: leave out --train.no-blur-color, "
+            "--backbones.vit-size and --backbones.vit-normalise",
+        ),
         (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
     ):
         if ineffective:

@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     """Fill in the default protocol and measures. Exits with status 2 if they are given for a ranking without pairs."""
-    for name, default_value in (("protocol", "paper"), ("measures", ["psnr"])):
+    for name, default_value in (("protocol", "paper"), ("measures", [])):
         if given.rank == "unpaired" and getattr(given, name):
             options.error(f"--{name} has no effect with --rank unpaired, which has its own measures")
         setattr(given, name, getattr(given, name) or default_value)

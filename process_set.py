@@ -91,7 +91,7 @@ def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Sess
         options = [f"--{key}={getattr(given, key.replace('-', '_'))}" for key in PASSED_ON]
         command = (sys.executable, script, *options, f"--n={given.n}", f"--remainder={remainder}")
         if given.rank == "paired":
-            command += (f"--protocol={given.protocol}", "--measures", *given.measures)
+            command += (f"--protocol={given.protocol}", "--measures", *tables.columns)
         digest = hashlib.sha256(repr((str(run.absolute()), command)).encode()).hexdigest()[:6]
         name = "-".join(("isp", re.sub(r"\W", "_", given.run, flags=re.ASCII), str(remainder), digest))
         sessions.append(Session(name, str(remainder), command, environment, tables.folder / "sessions"))

@@ -198,10 +198,12 @@ def _by_hash(paths: Sequence[Path]) -> list[int]:
 # --- training without pairs ------------------------------------------------------------------------------------------
 
 
-def unpaired(split: Split, mode: str, seed: int) -> Split:
+def unpaired(split: Split, mode: str, seed: int, fixed_points: bool = False) -> Split:
     """Remove the correspondence from a paired training split; return an unpaired one as it is.
 
-    - "shuffled" (as released): the photographs are permuted once, by `seed`. Every scene is on both sides.
+    - "shuffled": the photographs are permuted once, by `seed`. Every scene is on both sides, but no photograph is drawn
+      together with its own mosaic, unless `fixed_points` allows it: the released code takes any permutation, which
+      leaves one scene in its place on average.
     - "disjoint": half of the scenes contribute their mosaics, the others their photographs. No scene is on both sides.
 
     Raises `UserError` for another mode, or fewer than two scenes to part.
@@ -210,11 +212,14 @@ def unpaired(split: Split, mode: str, seed: int) -> Split:
         raise UserError(f"unknown unpaired mode '{mode}'; known are: shuffled, disjoint")
     if not split.paired:
         return split
-    if mode == "shuffled":
-        order = np.random.default_rng(seed).permutation(len(split))
-        return Split(split.raws, tuple(split.photos[i] for i in order), paired=False, coupled=True)
     if len(split) < 2:
-        raise UserError(f"unpaired mode 'disjoint' needs at least two scenes, but there is {len(split)}")
+        raise UserError(f"unpaired mode '{mode}' needs at least two scenes, but there is {len(split)}")
+    if mode == "shuffled":
+        rng, places = np.random.default_rng(seed), np.arange(len(split))
+        order = rng.permutation(len(split))
+        while not fixed_points and (order == places).any():  # 2.7 trials on average
+            order = rng.permutation(len(split))
+        return Split(split.raws, tuple(split.photos[i] for i in order), paired=False, coupled=True)
     order = _by_hash(split.raws)
     half = len(order) // 2
     return Split(split.take(order[:half]).raws, split.take(order[half:]).photos, paired=False)

@@ -75,7 +75,8 @@ class Patches(Dataset):
     - "target": (3, P, P) float32 in [0, 1], a patch of a photograph;
     - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference.
 
-    Files are drawn in epochs, without repeats within an epoch. In a paired split, mosaic and target are the same window
+    Files are drawn in epochs, without repeats within an epoch; with a `chunk`, in chunks of so many samples, each a new
+    choice of the files without repeats (released code; of all files, if the chunk has more samples). In a paired split, mosaic and target are the same window
     of the same scene. Otherwise their windows are independent, and so are the draws of files, unless the split is
     `coupled`.
 
@@ -88,6 +89,7 @@ class Patches(Dataset):
         flips: mirror samples at random, keeping the CFA order.
         spans: `data.reference.Spans`, for a stage that renders the references of patches. It demosaics each whole file
             once, so leave it None if no loss needs the reference.
+        chunk: samples in a chunk; 0: draw in epochs.
 
     A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair.
     """
@@ -101,9 +103,10 @@ class Patches(Dataset):
         stage: int = 0,
         flips: bool = False,
         spans: Callable[[Path, np.ndarray], Tensor] | None = None,
+        chunk: int = 0,
     ):
         self.split, self.files, self.patch, self.flips, self.spans = split, files, patch, flips, spans
-        self.seed, self.stage = seed, stage
+        self.seed, self.stage, self.chunk = seed, stage, chunk
 
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         photo_stream = 0 if self.split.paired or self.split.coupled else 1
@@ -122,7 +125,7 @@ class Patches(Dataset):
         return sample if self.spans is None else sample | {"span": self.spans(raw_path, whole)}
 
     def _file(self, paths: tuple[Path, ...], k: int, stream: int) -> Path:
-        epoch, index = divmod(k, len(paths))
+        epoch, index = divmod(k, min(self.chunk or len(paths), len(paths)))
         return paths[_order(self.seed, self.stage, stream, epoch, len(paths))[index]]
 
     def _mirror(self, rng: np.random.Generator) -> tuple[bool, bool]:

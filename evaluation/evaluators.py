@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.metrics import Function, Measure, to_8_bit
+from evaluation.metrics import MEASURES, Function, Measure, to_8_bit
 from losses.content import luminance3
 
 Scores = dict[str, float]  # column -> value
@@ -35,8 +35,10 @@ class PairedEvaluator:
 
     def evaluate(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
         """Outputs (N, 3, H, W), in [0, 1] or uint8 -> {column: scores (N,)}."""
-        images = to_8_bit(outputs)
-        return {column: function(images, prepared) for column, function in self.functions.items()}
+        images, scores = to_8_bit(outputs), {}
+        for column, function in self.functions.items():
+            scores[column] = function(outputs if MEASURES[column].of_floats else images, prepared)
+        return scores
 
     def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict[str, Scores], Scores]:
         """Scores of the images `names`, {column: (N,)} -> (file name -> column -> score, column -> mean)."""

@@ -59,6 +59,16 @@ def psnr(image: Tensor, target: Tensor) -> Tensor:
     return 10 * torch.log10(255**2 * error.numel() / squares.double())
 
 
+@torch.no_grad()
+def psnr_float(image: Tensor, target: Tensor) -> Tensor:
+    """PSNR in dB of images that are not converted to 8 bits, clipped to [0, 1]: (..., 3, H, W) twice -> (...).
+
+    By this the released code chose its checkpoints. A uint8 image is taken as image / 255; both may be uint8.
+    """
+    image, target = (x / 255 if x.dtype == torch.uint8 else x.clamp(0, 1) for x in broadcast_pair(image, target))
+    return -10 * torch.log10((image.double() - target.double()).square().mean((-3, -2, -1)))
+
+
 @image_by_image
 def ssim(image: Tensor, target: Tensor) -> Tensor:
     """SSIM in [-1, 1], the mean over channels: (..., 3, H, W) twice, sides of 11 pixels or more -> (...).
@@ -110,10 +120,12 @@ class Measure:
     higher_is_better: bool
     digits: int  # decimals to print
     function: Function | None  # None: a pretrained network computes it, which the caller provides (protocols.build)
+    of_floats: bool = False  # the function gets the model's output as it is; otherwise converted to 8 bits
 
 
 MEASURES = {
     "psnr": Measure("PSNR", "dB", True, 2, psnr),
+    "psnr_float": Measure("PSNR of floats", "dB", True, 2, psnr_float, of_floats=True),
     "ssim": Measure("SSIM", "", True, 4, ssim),
     "ms_ssim": Measure("MS-SSIM", "", True, 4, ms_ssim),
     "lpips": Measure("LPIPS", "", False, 4, None),

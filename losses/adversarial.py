@@ -43,10 +43,8 @@ class RelativisticLoss:
         self.gamma = gamma
 
     def generator(self, critic: Critic, fake: Tensor, real: Tensor) -> Tensor:
-        """The generator's loss, Eq. 8, on features (N, ...); `real` gets no gradient."""
-        with torch.no_grad():
-            real_logits = critic(real)
-        return generator_loss(critic(fake), real_logits)
+        """The generator's loss, Eq. 8, on features (N, ...)."""
+        return generator_loss(critic(fake), critic(real))
 
     def discriminator(self, critic: Critic, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The critic's loss, Eq. 7 with its penalties, on features (N, ...), and detached statistics.

@@ -32,8 +32,10 @@ MODELS: dict[str, ModelSpec] = {
     "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
     "robust": _packed(partial(EfficientISP, widths=(16, 4, 12))),  # 1,616
     "rmfa-tiny": _rmfa(partial(RMFANet, blocks=2, width=16)),  # 29,223
-    "rmfa-medium": _rmfa(partial(RMFANet, blocks=8, width=32)),
-    "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=64)),
+    "rmfa-medium": _rmfa(partial(RMFANet, blocks=8, width=16)),  # 107,283
+    "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=16)),  # 263,403
+    "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32)),
+    "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64)),
 }
 
 

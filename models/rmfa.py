@@ -99,7 +99,7 @@ class RMFABlock(nn.Module):
 class RMFANet(nn.Module):
     """RMFA-Net: three-channel split of a mosaic (N, 3, H, W), H and W at least 4 -> sRGB (N, 3, H, W) in (0, 1).
 
-    `blocks` blocks of `width` channels: tiny has 2 of 16, medium 8 of 32, large 20 of 64.
+    `blocks` blocks of `width` channels: tiny has 2 of 16, medium 8 of 16, large 20 of 16, 32 or 64 (released code).
     """
 
     def __init__(self, blocks: int, width: int):

@@ -19,7 +19,7 @@ from pretrained.files import fetch
 
 REPOSITORY = (
     "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data"
-    "/main/pretrained/models"
+    "/main"
 )
 
 
@@ -33,6 +33,8 @@ class Released:
 
 def _setting(name: str) -> str:
     data, file = name.split("/")
+    if data == "checkpoint":
+        return "Efficient ISP after 20,000 steps of pretraining, from which the released fit.py starts (--init)"
     loss = "paired (Eq. 10 without adversarial losses)" if "wo_adv" in file else "paired_gan (Eq. 10)"
     if "unpaired" in file:
         loss = "unpaired (Eq. 11)"
@@ -53,6 +55,7 @@ a6482b07dc7bbd553434932899c090799d37816b58b9215dac1c8f4deca811f8 Fujifilm/Robust
 cda901b993398ea0598e31acd14737c44d4609aa0598db00422089170e231e98 ZRR/Efficient_ISP_paired_step_195100
 a32580141f90f53b73435ecc6b693e8a4203932c1e2fbf21cddf208634765fc1 ZRR/Efficient_ISP_paired_wo_adv_losses_step_57200
 5b8c436fe6590e8aee8f32b4ad9ed117c31c876dd38190afeb582fb353d63c08 ZRR/Efficient_ISP_unpaired_step_30750
+e3afd5102c696fb31e1ed7559d69c81d8e409340291b90de2baef56e8ca1a20c checkpoint/pretrained_20000
 """
 
 RELEASED = {
@@ -84,7 +87,8 @@ def download(name: str, folder: Path | None = None) -> Path:
     sha256 = RELEASED[key].sha256
     if path.is_file() and storage.sha256_of(path) == sha256:
         return path
-    return fetch(f"{REPOSITORY}/{key}.pth", path, sha256)
+    folder_there = "" if key.startswith("checkpoint/") else "pretrained/models/"
+    return fetch(f"{REPOSITORY}/{folder_there}{key}.pth", path, sha256)
 
 
 def locate(source: str) -> Path:

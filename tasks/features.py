@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config import Compute, Config
 from losses.color import blur
@@ -15,19 +16,23 @@ from pretrained import backbones, perceptual
 from training.steps import View
 
 GREY = (0.299, 0.587, 0.114)  # weights of R, G, B (released code)
-LAYERS = {"lin0": "relu1", "lin3": "relu4"}  # the AlexNet features that LPIPS+ weights with lin0 and lin3 (section 3.5)
+LAYERS = {f"lin{k}": f"relu{k + 1}" for k in range(5)}  # the AlexNet features that LPIPS+ weights with lin0 to lin4
 
 
 class Networks:
     """The frozen networks of a run: "vgg", "alexnet", "vit", "lpips" (LPIPS+) and "dists", each built on first use."""
 
     def __init__(self, config: Config, device: torch.device):
-        options, normalise = config.backbones, not config.as_released
+        options, scaled = config.backbones, not config.quirks.unscaled_alexnet
         self.device, self.compute, self.built = device, config.compute, {}
+        self.blurred = (blur,) if config.train.blur_color else ()  # before the colour critic's network
+        self.resized = (partial(resize, size=options.vit_size),) if options.vit_size else ()  # before its ViT
         self.builders = {
             "vgg": lambda: backbones.vgg19(options.weights, options.vgg_file),
-            "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=normalise),
-            "vit": lambda: backbones.vit(options.weights, options.vit, options.vit_file, normalise=normalise),
+            "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=scaled),
+            "vit": lambda: backbones.vit(
+                options.weights, options.vit, options.vit_file, normalise=options.vit_normalise
+            ),
             "lpips": lambda: perceptual.lpips_plus(options.weights),
             "dists": lambda: perceptual.dists(options.weights),
         }
@@ -47,9 +52,9 @@ class Networks:
         """The network as a function, under autocast if the config says so; it returns float32."""
         network, context = self(name), autocast(self.compute, self.device)
 
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
             with context():
-                features = network(*arguments)
+                features = network(*arguments, **options)
             return {k: v.float() for k, v in features.items()} if isinstance(features, dict) else features.float()
 
         return run
@@ -77,18 +82,22 @@ def _store_in_bf16(network: nn.Module) -> None:
 # --- views -----------------------------------------------------------------------------------------------------------
 
 
-def build_views(features: set[str], networks: Networks, blur_tokens: bool = False) -> list[View]:
+def build_views(features: set[str], networks: Networks) -> list[View]:
     """The views that give the wanted `features` of an image (N, 3, H, W); the feature "image" needs none.
 
-    Features: "vgg_rgb", "vgg_luminance" (section 3.1), "tokens" (the ViT's, section 3.4, of the blurred image with
-    `blur_tokens`), "lin0", "lin3" (AlexNet's, section 3.5), "blurred" and "grey" images (section 4.2).
+    Features: "vgg_rgb", "vgg_luminance" (section 3.1); "vit_tokens" of the blurred image (section 3.4, Fig. 2), and
+    "vgg_tokens", "alexnet_tokens" in their place (section 4.2); "lin0" to "lin4", AlexNet's of the grey image
+    (section 3.5, Table 4); "blurred" (N, 3, H, W) and "grey" (N, 1, H, W) images (section 4.2).
     """
+    vgg, blurred = partial(networks.function, "vgg"), networks.blurred
     chains = {
-        "vgg_rgb": lambda: (networks.function("vgg"),),
-        "vgg_luminance": lambda: (luminance3, networks.function("vgg")),
-        "tokens": lambda: (*((blur,) if blur_tokens else ()), networks.function("vit")),
-        "blurred": lambda: (blur, lambda image: 2 * image - 1),
-        "grey": lambda: (grey3,),
+        "vgg_rgb": lambda: (vgg(),),
+        "vgg_luminance": lambda: (luminance3, vgg()),
+        "vit_tokens": lambda: (*blurred, *networks.resized, networks.function("vit")),
+        "vgg_tokens": lambda: (*blurred, vgg(), tokens_of),
+        "alexnet_tokens": lambda: (*blurred, partial(networks.function("alexnet"), layers=("relu5",)), tokens_of),
+        "blurred": lambda: (blur,),
+        "grey": lambda: (grey,),
     }
     views = [_chain(name, *build()) for name, build in chains.items() if name in features]
     if names := tuple(name for name in LAYERS if name in features):
@@ -108,7 +117,23 @@ def _chain(name: str, *functions: Callable[[Tensor], Tensor]) -> View:
     return View((name,), compute)
 
 
-def grey3(image: Tensor) -> Tensor:
-    """The texture critics' input: grey in three equal channels (section 3.5), (N, 3, H, W) -> (N, 3, H, W)."""
+def grey(image: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W)."""
     channels = image.split(1, dim=1)
-    return sum(weight * channel for weight, channel in zip(GREY, channels, strict=True)).expand(-1, 3, -1, -1)
+    return sum(weight * channel for weight, channel in zip(GREY, channels, strict=True))
+
+
+def grey3(image: Tensor) -> Tensor:
+    """What AlexNet sees: grey in three equal channels (section 3.5), (N, 3, H, W) -> (N, 3, H, W)."""
+    return grey(image).expand(-1, 3, -1, -1)
+
+
+def resize(image: Tensor, size: int) -> Tensor:
+    """The ViT's input as released: bilinear without antialiasing, (N, 3, H, W) -> (N, 3, size, size)."""
+    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
+
+
+def tokens_of(features: Tensor | dict[str, Tensor]) -> Tensor:
+    """Feature maps (N, C, H, W), alone or as the only value of a dict, as one token a position: (N, H W, C)."""
+    (maps,) = features.values() if isinstance(features, dict) else (features,)
+    return maps.flatten(2).transpose(1, 2)

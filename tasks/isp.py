@@ -19,19 +19,20 @@ from data.patches import Patches, centre, photo_tensor
 from data.reference import Reference, Spans, find_demosaicer
 from data.sensor import prepare
 from errors import UserError
-from evaluation.metrics import psnr
+from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
 from models import build_model, model_spec
 from pretrained import zoo
 from tasks.data import open_data
 from tasks.device import set_precision
 from tasks.features import Networks
-from tasks.modes import BUILDERS, find_mode
+from tasks.modes import BUILDERS, chosen_critics, find_mode
 from training.distributed import Group
 from training.run import Stage, Task
 from training.steps import Batch, Trainer
 from training.validation import Render, Validation
 
+CHUNK = 100  # batches in a chunk (released code)
 RANDOM = "some frozen networks have random weights (see log.jsonl): do not compare these figures with the paper's"
 
 
@@ -68,7 +69,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
-            training = unpaired(training, config.data.unpaired, config.seed)
+            training = unpaired(training, config.data.unpaired, config.seed, config.quirks.permutation)
         run_data = RunData(training, splits, reader, reference, model_spec(name).input_format, device, group)
         networks = Networks(config, device)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
@@ -78,7 +79,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         f"{len(splits['val'])} pairs to validate on",
         generator=generator,
         stages=stages,
-        validation=_build_validation(run_data, config.log.samples),
+        validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
         provenance=networks.provenance,
         config=settings.to_dict(config),
         description={
@@ -92,8 +93,8 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
 
 
 def check_names(config: Config) -> None:
-    """Raise `UserError` for the name of a mode, model, layout or demosaicing that is in no table."""
-    find_mode(config.train.mode)
+    """Raise `UserError` for the name of a mode, critic, model, layout or demosaicing that is in no table."""
+    chosen_critics(config.train)
     find_layout(config.data.layout)
     find_demosaicer(config.data.demosaic)
     if config.model:
@@ -101,10 +102,10 @@ def check_names(config: Config) -> None:
 
 
 def unused_weights(config: Config) -> list[str]:
-    """The fields with a positive weight of a term or critic that the mode does not have, such as "train.mse"."""
-    unused = []
+    """The fields with a positive weight of a term or critic that the run does not have, such as "train.mse"."""
+    unused, critics = [], {f"adv_{name}" for name in chosen_critics(config.train)}
     for plan in find_mode(config.train.mode).stages:
-        used = {*plan.terms, *(f"adv_{name}" for name in plan.critics)}
+        used = {*plan.terms, *critics}
         for name, value in vars(getattr(config, plan.name)).items():
             if (name in LOSSES or name.startswith("adv_")) and value > 0 and name not in used:
                 unused.append(f"{plan.name}.{name}")
@@ -134,7 +135,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
     draws = sum(steps.values()) * data.batch
     files = cached_files(split, Files(run_data.reader), data.cache, folder, draws, group.size)
-    spans = Spans(run_data.reference)
+    spans, chunk = Spans(run_data.reference), CHUNK * data.batch if config.quirks.chunks else 0
 
     def to_batch(loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
@@ -148,14 +149,14 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
         needed = spans if trainer.compared_with("reference") else None
-        patches = Patches(split, files, data.patch, config.seed, stage=number, flips=data.flips, spans=needed)
+        patches = Patches(split, files, data.patch, config.seed, number, data.flips, needed, chunk)
         batches = partial(load, patches)
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, batches, to_batch, plan.save_steps))
     return stages
 
 
-def _build_validation(run_data: RunData, scenes: int) -> Validation:
-    """PSNR of the validation pairs, and sample rows of demosaiced reference, output, and target.
+def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validation:
+    """PSNR of the validation pairs, of `floats` or of 8 bits, and sample rows of demosaiced reference, output, target.
 
     Without validation pairs, the samples are training files, and the last image is a photograph of another scene.
     """
@@ -177,11 +178,11 @@ def _build_validation(run_data: RunData, scenes: int) -> Validation:
 
     return Validation(
         name="val_psnr",
-        title=f"PSNR on the {len(val)} validation pairs (8 bits, RGB, mean over images)",
+        title=f"PSNR on the {len(val)} validation pairs ({'floats' if floats else '8 bits'}, RGB, mean over images)",
         unit="dB",
         count=len(val),
         pairs=lambda indices: evaluation_pairs(val.take(indices), reader, device),
-        score=psnr,
+        score=psnr_float if floats else psnr,
         render=render,
         samples=samples,
         baselines={"demosaiced": reference},

@@ -1,13 +1,14 @@
 """The modes of the paper's task: terms, critics, optimizers and schedules of each (section 3.7, Eqs. 10 to 12)."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from config import Config, Pretrain, Train
-from discriminators import ColorDiscriminator, TextureDiscriminator
+from config import Config, Pretrain, Released, Train
+from discriminators import ColorDiscriminator, ColorImageDiscriminator, TextureDiscriminator
 from errors import UserError
 from losses import LOSSES
 from losses.adversarial import RelativisticLoss
@@ -21,14 +22,15 @@ Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, 
 class StagePlan:
     """A stage of a mode: its terms and critics. Their weights, and the steps, are the config's section of that name.
 
-    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out. A new stage needs a
-    name of its own, a section of the config and a row in `BUILDERS`.
+    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out. Which critics there
+    are for "color" and for "texture", the config chooses from `CRITICS`. A new stage needs a name of its own, a section
+    of the config and a row in `BUILDERS`.
     """
 
     name: str  # "pretrain" or "train"; also names the stage in the log
     result: str  # what summary.json calls the generator after this stage
     terms: Terms
-    critics: tuple[str, ...] = ()  # of "color", "lin0", "lin3" (Fig. 3)
+    critics: tuple[str, ...] = ()  # of "color", "texture" (Fig. 3)
     save_steps: bool = True  # save checkpoints on the way, not only one at the end
 
 
@@ -47,11 +49,6 @@ class Mode:
     def stage(self, name: str) -> StagePlan:
         """The stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
-
-    @property
-    def critics(self) -> set[str]:
-        """The critics of all stages."""
-        return {name for stage in self.stages for name in stage.critics}
 
 
 PRETRAIN = StagePlan(  # Eq. 12
@@ -72,40 +69,64 @@ _PAIRED: Terms = {  # Eq. 10
 
 # A new mode is a row here.
 MODES: dict[str, Mode] = {
-    "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "lin0", "lin3")))),
+    "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "texture")))),
     "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
-    "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("lin0", "lin3"))), needs_pairs=True),
+    "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), needs_pairs=True),
 }
-
-
-def _of_tokens(shape: torch.Size, train_fc1: bool) -> nn.Module:
-    """The critic of tokens (N, T, C)."""
-    return ColorDiscriminator(shape[2])
-
-
-def _of_maps(shape: torch.Size, train_fc1: bool) -> nn.Module:
-    """The critic of feature maps or images (N, C, H, W)."""
-    return TextureDiscriminator(shape[1], tuple(shape[2:]), train_fc1)
 
 
 @dataclass(frozen=True)
 class Critic:
     """What a critic sees, and which network it is."""
 
-    label: str  # in the log and in last.pt
     feature: str  # that it sees, from tasks.features.build_views
-    build: Callable[[torch.Size, bool], nn.Module]  # shape of the feature, whether to train the first linear layer
+    build: Callable[[torch.Size], nn.Module]  # from the shape of the feature, with a batch axis
 
 
-# (critic of a mode, choice in train.color_critic or train.texture_critics): Fig. 3, and the ablations of section 4.2.
-CRITICS: dict[tuple[str, str], Critic | None] = {
-    ("color", "vit"): Critic("color", "tokens", _of_tokens),
-    ("color", "image"): Critic("color", "blurred", _of_maps),
-    ("lin0", "alexnet"): Critic("lin0", "lin0", _of_maps),
-    ("lin3", "alexnet"): Critic("lin3", "lin3", _of_maps),
-    ("lin0", "image"): Critic("grey", "grey", _of_maps),  # one critic, with lin0's weight, replaces both
-    ("lin3", "image"): None,
+def _of_tokens(shape: torch.Size) -> nn.Module:
+    """The critic of tokens (N, T, C)."""
+    return ColorDiscriminator(shape[2])
+
+
+def _of_maps(shape: torch.Size) -> nn.Module:
+    """The critic of feature maps or grey images (N, C, H, W)."""
+    return TextureDiscriminator(shape[1], tuple(shape[2:]))
+
+
+def _of_images(shape: torch.Size) -> nn.Module:
+    """The critic of blurred images (N, 3, H, W)."""
+    return ColorImageDiscriminator(shape[1], tuple(shape[2:]))
+
+
+# What train.color_critic and train.texture_critics choose from: Fig. 3, and the ablations of section 4.2.
+CRITICS: dict[str, dict[str, Critic]] = {
+    "color": {
+        "vit": Critic("vit_tokens", _of_tokens),
+        "vgg": Critic("vgg_tokens", _of_tokens),
+        "alexnet": Critic("alexnet_tokens", _of_tokens),
+        "image": Critic("blurred", _of_images),
+    },
+    "texture": {name: Critic(name, _of_maps) for name in ("lin0", "lin1", "lin2", "lin3", "lin4", "grey")},
 }
+
+
+def chosen_critics(train: Train) -> dict[str, Critic]:
+    """The critics of a config by name, which is "color", or that of a texture critic. Weights of 0 count as well.
+
+    Raises `UserError` for a critic that is not in `CRITICS`, and for rates of one that the config does not choose.
+    """
+    (plan,) = (stage for stage in find_mode(train.mode).stages if stage.name == "train")
+    chosen = {}
+    for kind, names in (("color", (train.color_critic,)), ("texture", train.texture_critics)):
+        for name in names:
+            if name not in CRITICS[kind]:
+                raise UserError(f"unknown {kind} critic '{name}'; known are: {', '.join(CRITICS[kind])}")
+            if kind in plan.critics:
+                chosen["color" if kind == "color" else name] = CRITICS[kind][name]
+    for option in ("lr_of", "every_of"):
+        if unknown := sorted(getattr(train, option).keys() - chosen.keys()):
+            raise UserError(f"train.{option} names '{unknown[0]}'; the critics here are: {', '.join(chosen) or 'none'}")
+    return chosen
 
 
 def find_mode(name: str) -> Mode:
@@ -124,69 +145,96 @@ def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -
 
 def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Training in the config's mode (Eq. 10 or 11). Raises `UserError` if all of its weights are 0."""
-    train = config.train
-    terms = build_terms(find_mode(train.mode).stage("train").terms, train, networks)
+    train, quirks = config.train, config.quirks
+    plan = find_mode(train.mode).stage("train")
+    terms = build_terms(plan.terms, train, networks, quirks)
     adversaries = build_adversaries(config, networks)
     if not (terms or adversaries):
         raise UserError(f"mode '{train.mode}' has no term left: all its weights are 0")
-    betas = train.beta1, train.beta2
-    optimizer = torch.optim.Adam(generator.parameters(), train.lr, betas, fused=True)
-    critic_optimizer = None
-    if adversaries:
-        trained = [p for adversary in adversaries for p in adversary.critic.parameters() if p.requires_grad]
-        critic_optimizer = torch.optim.Adam(trained, train.critic_lr, betas, fused=True)
+    optimizer = torch.optim.Adam(generator.parameters(), train.lr, (train.beta1, train.beta2), fused=True)
+    critic_optimizer = _critic_optimizer(train, adversaries)
+    updates = sum(any(step % a.every == 0 for a in adversaries) for step in range(1, train.steps + 1))
     features = {objective.feature for objective in (*terms, *adversaries)}
     return Trainer(
         generator,
         optimizer,
-        build_views(features, networks, train.blur_color),
+        build_views(features, networks),
         terms,
         adversaries,
         critic_optimizer=critic_optimizer,
-        adversarial=RelativisticLoss(100 * train.gamma if config.as_released else train.gamma),
-        critic_every=train.critic_every,
+        adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
         schedule=_schedule(train, optimizer, train.steps),
-        critic_schedule=_schedule(train, critic_optimizer, train.steps // train.critic_every),
+        critic_schedule=_schedule(train, critic_optimizer, updates),
         ema_decay=train.ema,
+        target_gradients=quirks.target_gradients,
     )
+
+
+def _critic_optimizer(train: Train, adversaries: Sequence[Adversary]) -> torch.optim.Optimizer | None:
+    """Adam with a rate for each critic."""
+    if not adversaries:
+        return None
+    groups = []
+    for adversary in adversaries:
+        left_out = {id(parameter) for parameter in adversary.untrained}
+        trained = [parameter for parameter in adversary.critic.parameters() if id(parameter) not in left_out]
+        groups.append({"params": trained, "lr": train.lr_of.get(adversary.name, train.critic_lr)})
+    return torch.optim.Adam(groups, train.critic_lr, (train.critic_beta1, train.beta2), fused=True)
 
 
 def _schedule(
     train: Train, optimizer: torch.optim.Optimizer | None, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Half a cosine over `steps` updates, from the learning rate to 1 % of it, for each parameter group."""
     if optimizer is None or train.schedule == "constant":
         return None
-    lowest = 0.01 * optimizer.param_groups[0]["lr"]
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps), lowest)
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1, step / max(1, steps)))) / 2
+    )
 
 
-def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks) -> list[Term]:
+def build_terms(
+    terms: Terms, weights: Pretrain | Train, networks: Networks, quirks: Released = Released()
+) -> list[Term]:
     """The terms whose weight is not 0."""
     built = []
     for name, (feature, against) in terms.items():
-        if weight := getattr(weights, name):
-            measure = (networks.function(name),) if name in ("lpips", "dists") else ()
-            built.append(Term(name, weight, feature, against, LOSSES[name](*measure)))
+        if not (weight := getattr(weights, name)):
+            continue
+        if quirks.luminance_content and (feature, against) == ("vgg_rgb", "target"):
+            feature = "vgg_luminance"
+        measured = name in ("lpips", "dists")
+        loss = LOSSES[name](networks.function(name), quirks.swapped_lpips and name == "lpips") if measured else LOSSES[name]()
+        built.append(Term(name, weight, feature, against, loss))
     return built
 
 
 def build_adversaries(config: Config, networks: Networks) -> list[Adversary]:
-    """The mode's critics, as `CRITICS` and the config choose them, without those whose weight is 0."""
+    """The critics that the config chooses, without those whose weight is 0."""
     train, patch = config.train, config.data.patch
-    choices = {"color": train.color_critic, "lin0": train.texture_critics, "lin3": train.texture_critics}
-    names = [name for name in find_mode(train.mode).stage("train").critics if getattr(train, f"adv_{name}")]
-    critics = {name: critic for name in names if (critic := CRITICS[name, choices[name]])}
+    weights = {name: getattr(train, f"adv_{name}") for name in chosen_critics(train)}
+    critics = {name: critic for name, critic in chosen_critics(train).items() if weights[name]}
     blank, shapes = torch.zeros(1, 3, patch, patch, device=networks.device), {}
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # compiling for one blank image would take minutes
-        for view in build_views({critic.feature for critic in critics.values()}, networks, train.blur_color):
+        for view in build_views({critic.feature for critic in critics.values()}, networks):
             features = zip(view.names, view.compute(blank), strict=True)
             shapes |= {name: feature.shape for name, feature in features}
     adversaries = []
     for name, critic in critics.items():
-        network = critic.build(shapes[critic.feature], not config.as_released)
+        network = critic.build(shapes[critic.feature])
         network.to(networks.device, memory_format=torch.channels_last)
-        adversaries.append(Adversary(critic.label, getattr(train, f"adv_{name}"), critic.feature, network))
+        untrained = config.quirks.untrained_fc1 and hasattr(network, "fc1")
+        adversaries.append(
+            Adversary(
+                name,
+                weights[name],
+                critic.feature,
+                network,
+                every=train.every_of.get(name, train.critic_every),
+                untrained=tuple(network.fc1.parameters()) if untrained else (),
+            )
+        )
     return adversaries
 
 

@@ -29,7 +29,10 @@ PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the
 
 
 def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: Sequence[str] = ()) -> ScoreTables:
-    """The score tables of a run: of a `protocol`, with ground truth, or with `rank` "unpaired", without it."""
+    """The score tables of a run: of a `protocol`, with ground truth, or with `rank` "unpaired", without it.
+
+    Checkpoints are ranked by the first of the `measures`; without any, by the PSNR that the run was validated by.
+    """
     splits, reader, _ = open_data(config)
     split = validation_split(splits, rank)
     files = [(path.name, path.stat().st_size) for path in (*split.raws, *split.photos)]
@@ -38,7 +41,8 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     if rank == "unpaired":
         facts = {"protocol": UnpairedEvaluator.summary, **facts}
         return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
-    columns = protocols.choose(protocol, measures)
+    floats = config.quirks.float_psnr and protocols.PROTOCOLS[protocol].functions is None
+    columns = protocols.choose(protocol, measures or ("psnr_float" if floats else "psnr",))
     if not any(protocols.needs_network(protocol, column) for column in columns):
         del facts["weights"]
     facts = {"protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}", **facts}
@@ -104,7 +108,7 @@ def build_unpaired_evaluator(
     It computes in float32, without compilation, whatever the run did, so that scores of different runs compare.
     """
     networks = Networks(dataclasses.replace(config, compute=Compute()), device)
-    photos = unpaired(train, config.data.unpaired, config.seed).photos
+    photos = unpaired(train, config.data.unpaired, config.seed, config.quirks.permutation).photos
     chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
     with torch.inference_mode():
         images = (photo_tensor(centre(read_photo(path))).to(device) for path in chosen)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from losses.balance import assign, balance, parameter_gradients
+from losses.balance import EPSILON, assign, balance, parameter_gradients
 
 Features = dict[str, Tensor]
 
@@ -47,12 +47,42 @@ class Term:
 
 @dataclass(frozen=True)
 class Adversary:
-    """A critic of one feature, and the weight of its adversarial term in the generator's loss."""
+    """A critic of one feature, and the weight of its adversarial term in the generator's loss.
+
+    `untrained` are parameters of the critic that its optimizer leaves out, and whose gradients therefore nobody zeroes:
+    those of the generator's steps and of the critic's add up, and count in the norm to which the critic's gradient is
+    clipped. The released code does so with a layer that it creates after the optimizer.
+    """
 
     name: str
     weight: float
     feature: str
     critic: nn.Module  # feature (N, ...) -> logits (N,)
+    every: int = 1  # steps from one update of the critic to the next
+    untrained: Sequence[nn.Parameter] = ()
+
+
+class UnzeroedGradients:
+    """The gradients of an adversary's `untrained` parameters, which add up over the run and belong to its state."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        self.parameters = parameters
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def add(self, gradients: Sequence[Tensor], scale: Tensor) -> None:
+        """Add a generator's step: the released code backpropagates each loss as it is, for its norm, and then twice
+        times `scale`, for the log and in the sum of all losses.
+        """
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad += (1 + 2 * scale) * gradient
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(index): parameter.grad for index, parameter in enumerate(self.parameters)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for index, parameter in enumerate(self.parameters):
+            parameter.grad.copy_(state[str(index)])
 
 
 class AdversarialLoss(Protocol):
@@ -77,11 +107,11 @@ class Trainer:
     adversaries: Sequence[Adversary] = ()
     critic_optimizer: torch.optim.Optimizer | None = None
     adversarial: AdversarialLoss | None = None
-    critic_every: int = 1  # steps from one update of the critics to the next
     clip_norm: float = 1.0  # the norm to which each critic's gradient is clipped
     schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.modes builds it)
     critic_schedule: LRScheduler | None = None  # of the critics'
     ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
+    target_gradients: bool = False  # build graphs for the features of targets and references, which nothing needs
     average_: Callable[[Tensor], Tensor] | None = None  # replaces a gradient by its mean over all processes
     ema: AveragedModel | None = field(init=False, default=None)
 
@@ -89,6 +119,7 @@ class Trainer:
         self.parameters = list(self.generator.parameters())
         self.objectives = [*self.terms, *self.adversaries]  # all that the generator's loss consists of
         self.weights = torch.tensor([o.weight for o in self.objectives], device=self.parameters[0].device)
+        self.unzeroed = {a.name: UnzeroedGradients(a.untrained) for a in self.adversaries if a.untrained}
         if self.ema_decay:
             self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
 
@@ -98,25 +129,27 @@ class Trainer:
         return self.ema.module if self.ema and self.ema.n_averaged > 0 else self.generator
 
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
-        """Update the generator and, at every `critic_every`-th `number`, the critics.
+        """Update the generator, and each critic at every `every`-th `number`.
 
         Returns statistics, detached. They stay on the device: nothing in a step waits for it.
         """
         generated = self.generator(batch.inputs)
-        with torch.no_grad():
-            real = self.features(batch.target, {a.feature for a in self.adversaries} | self.compared_with("target"))
-            reference = self.features(batch.reference, self.compared_with("reference"))
+        compared = {a.feature for a in self.adversaries} | self.compared_with("target")
+        real = self._features_of(batch.target, compared)
+        reference = self._features_of(batch.reference, self.compared_with("reference"))
         image = generated.detach().requires_grad_()
-        statistics, image_gradients, fake = self.image_gradients(image, real, reference)
-        statistics |= self._update_generator(generated, image_gradients)
-        if self.adversaries and number % self.critic_every == 0:
-            statistics |= self._update_critics(fake, real)
+        statistics, gradients, fake = self.image_gradients(image, real, reference)
+        statistics |= self._update_generator(generated, gradients)
+        if due := [adversary for adversary in self.adversaries if number % adversary.every == 0]:
+            statistics |= self._update_critics(due, fake, real)
         return statistics
 
     def image_gradients(
         self, image: Tensor, real: Features, reference: Features
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Features]:
         """({"loss/NAME": value}, {name: gradient at `image`}) of all objectives, and the detached features of `image`.
+
+        For an adversary with untrained parameters, the gradients at these follow as "NAME/0", "NAME/1", ...
 
         The objectives of one view are finished before the next view is computed, so that the graph of only one frozen
         network is in memory at a time.
@@ -128,8 +161,10 @@ class Trainer:
             for objective in objectives:
                 loss = self._loss(objective, seen[objective.feature], real, reference)
                 more = objective is not objectives[-1]
-                (gradients[objective.name],) = torch.autograd.grad(loss, image, retain_graph=more)
-                losses[f"loss/{objective.name}"] = loss.detach()
+                name, untrained = objective.name, getattr(objective, "untrained", ())
+                gradient, *others = torch.autograd.grad(loss, [image, *untrained], retain_graph=more)
+                gradients |= {name: gradient} | {f"{name}/{index}": other for index, other in enumerate(others)}
+                losses[f"loss/{name}"] = loss.detach()
             features |= {name: feature.detach() for name, feature in seen.items()}
         return losses, gradients, features
 
@@ -139,14 +174,21 @@ class Trainer:
         others = {None: (), "target": (real,), "reference": (reference,)}[objective.against]
         return objective.loss(feature, *(other[objective.feature] for other in others))
 
-    def _update_generator(self, generated: Tensor, image_gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Dynamic Loss Adaptation; the norms are those of the whole batch's gradients, over all processes."""
+    def _update_generator(self, generated: Tensor, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Dynamic Loss Adaptation; the norms are those of the whole batch's gradients, over all processes.
+
+        `gradients` are as `image_gradients` returns them.
+        """
         names = [objective.name for objective in self.objectives]
-        gradients = parameter_gradients(generated, [image_gradients[name] for name in names], self.parameters)
+        rows = parameter_gradients(generated, [gradients[name] for name in names], self.parameters)
         if self.average_:
-            gradients = self.average_(gradients)
-        total, norms = balance(gradients, self.weights)
+            rows = self.average_(rows)
+        total, norms = balance(rows, self.weights)
         assign(self.parameters, total)
+        for index, name in enumerate(names):
+            if unzeroed := self.unzeroed.get(name):
+                others = [gradients[f"{name}/{i}"] for i in range(len(unzeroed.parameters))]
+                unzeroed.add(others, self.weights[index] / (norms[index] + EPSILON))
         self.optimizer.step()
         if self.schedule:
             self.schedule.step()
@@ -154,17 +196,17 @@ class Trainer:
             self.ema.update_parameters(self.generator)
         return {f"norm/{name}": norm for name, norm in zip(names, norms.unbind(), strict=True)}
 
-    def _update_critics(self, fake: Features, real: Features) -> dict[str, Tensor]:
-        """Train the critics on the features of the generator's step: no image or feature is computed again."""
+    def _update_critics(self, due: Sequence[Adversary], fake: Features, real: Features) -> dict[str, Tensor]:
+        """Train critics on the features of the generator's step: no image or feature is computed again."""
         statistics = {}
         self.critic_optimizer.zero_grad()
-        for adversary in self.adversaries:
+        for adversary in due:
             feature = adversary.feature
             loss, details = self.adversarial.discriminator(adversary.critic, fake[feature], real[feature])
             loss.backward()
-            trained = [p for p in adversary.critic.parameters() if p.requires_grad]
-            self._average_gradients(trained)
-            nn.utils.clip_grad_norm_(trained, self.clip_norm)
+            parameters = list(adversary.critic.parameters())
+            self._average_gradients(parameters)
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
             statistics |= {f"critic/{adversary.name}/{key}": value for key, value in details.items()}
         self.critic_optimizer.step()
         if self.critic_schedule:
@@ -174,6 +216,13 @@ class Trainer:
     def _average_gradients(self, parameters: Sequence[Tensor]) -> None:
         if self.average_:
             assign(parameters, self.average_(torch.cat([p.grad.flatten() for p in parameters])))
+
+    def _features_of(self, image: Tensor | None, names: set[str]) -> Features:
+        """The features of a target or reference; None only without names. They need no gradient."""
+        if not names:
+            return {}
+        with torch.set_grad_enabled(self.target_gradients):
+            return self.features(image.detach().requires_grad_(self.target_gradients), names)
 
     def features(self, image: Tensor, names: set[str]) -> Features:
         """The features of an image in `names`, and others that the same views give."""
@@ -204,5 +253,6 @@ class Trainer:
     def _parts(self) -> dict:
         parts = {"generator": self.generator, "optimizer": self.optimizer, "critic_optimizer": self.critic_optimizer}
         parts |= {f"critic/{a.name}": a.critic for a in self.adversaries}
+        parts |= {f"unzeroed/{name}": gradients for name, gradients in self.unzeroed.items()}
         parts |= {"schedule": self.schedule, "critic_schedule": self.critic_schedule, "ema": self.ema}
         return {name: part for name, part in parts.items() if part is not None}

@@ -9,12 +9,14 @@ In an option of fit.py, {seed} stands for the run's seed. Runs are called NAME-R
 import argparse
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import common  # noqa: F401 - adds the repository's root to sys.path
 import numpy as np
 
+import fit
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
 from evaluation.tables import checkpoints, folder_of, read_table
@@ -63,15 +65,16 @@ def run_name(name: str, row: str, seed: int) -> str:
 
 
 def commands(name: str, rows: dict[str, str], seeds: list[int], runs: str, options: list[str]) -> list[str]:
-    """A shell line for each run: train it, then score its last checkpoint."""
+    """A shell line for each run: train it, then score its last checkpoint. Raises `UserError` as `fit.parse`."""
     lines = []
     for seed in seeds:
         given = [option.replace("{seed}", str(seed)) for option in options]
         for row, change in rows.items():
             own = ("--run", run_name(name, row, seed), "--runs", runs)
-            train = shlex.join(("python", "fit.py", *given, *own, "--seed", str(seed), *change.split(), "--resume"))
-            score = shlex.join(("python", "inference.py", *own, "--all", "--measures", *COLUMNS))
-            lines.append(f"{train} && {score}")
+            train = [*given, *own, "--seed", str(seed), *change.split()]
+            last = str(fit.parse(train)[0].train.steps)
+            score = shlex.join(("python", "inference.py", last, *own, "--measures", *COLUMNS))
+            lines.append(f"{shlex.join(('python', 'fit.py', *train, '--resume'))} && {score}")
     return lines
 
 
@@ -100,24 +103,24 @@ def results(name: str, rows: dict[str, str], seeds: list[int], runs: str) -> lis
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0], usage="%(prog)s NAME [...] -- OPTION ...")
     options.add_argument("name", choices=ABLATIONS, help="the table")
     options.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows")
     options.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="a run for each (0)")
     options.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (%(default)s)")
     options.add_argument("--results", action="store_true", help="print the table of runs that are trained and scored")
-    options.add_argument("options", nargs="*", metavar="OPTION", help="preset and options of fit.py, after --")
-    given = options.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given, training = options.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     rows = ABLATIONS[given.name].rows
     if unknown := set(given.rows or ()) - rows.keys():
         options.error(f"no row '{min(unknown)}'; known are: {', '.join(rows)}")
     rows = {row: rows[row] for row in given.rows or rows}
-    if given.results == bool(given.options):
+    if given.results == bool(training):
         options.error("give either the options of fit.py, after --, or --results")
     if given.results:
         lines = results(given.name, rows, given.seeds, given.runs)
     else:
-        lines = commands(given.name, rows, given.seeds, given.runs, given.options)
+        lines = commands(given.name, rows, given.seeds, given.runs, training)
     print("\n".join(lines))
 
 

@@ -350,9 +350,7 @@ PRESETS: dict[str, Config] = {
         pretrain=Pretrain(lr=1e-4),
         train=_rmfa,
     ),
-    "zrr-efficient": Config(
-        run="zrr-efficient", model="efficient", data=Data(layout="zrr"), train=Train(steps=30_750)
-    ),
+    "zrr-efficient": Config(run="zrr-efficient", model="efficient", data=Data(layout="zrr"), train=Train(steps=30_750)),
     "zrr-efficient-paired": Config(
         run="zrr-efficient-paired",
         model="efficient",

@@ -1,7 +1,7 @@
-"""The ablations of docs/ablations.md: prints the commands that train and score each row, then the table of their scores.
+"""The ablations of docs/ablations.md: prints the command that trains and scores each row, then the table of scores.
 
-python benchmarks/ablations.py table4 --seeds 0 1 -- PRESET [option of fit.py ...] > table4.sh     a line for each run
-python benchmarks/ablations.py table4 --seeds 0 1 --results [--runs DIR]                           the table, as Markdown
+python benchmarks/ablations.py table4 --seeds 0 1 -- PRESET [option of fit.py ...]      prints a line for each run
+python benchmarks/ablations.py table4 --seeds 0 1 --results [--runs DIR]                the table, as Markdown
 
 In an option of fit.py, {seed} stands for the run's seed. Runs are called NAME-ROW-SEED.
 """

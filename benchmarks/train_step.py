@@ -18,15 +18,17 @@ from typing import Any
 import torch
 from common import alternate, label, machine, parser, peak_memory, ratios, report, seconds, spread
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from config import PRESETS, Backbones, Config
 from data.reference import Reference
 from data.sensor import Sensor, prepare
 from errors import run_cli
+from losses.color import gaussian_kernel
 from losses.content import luminance3
 from models import model_spec
 from tasks.device import choose_device, set_precision
-from tasks.features import Networks, autocast, grey3
+from tasks.features import Networks, autocast, grey3, resize
 from tasks.isp import build_generator
 from tasks.modes import build_trainer
 from training.steps import Batch, Trainer
@@ -39,8 +41,10 @@ class Published:
 
     Each loss is backpropagated to the generator for its norm, again for its logged norm, and once more in the sum of
     all losses. Each frozen network runs again for every term, on the generated image and on the image that it is
-    compared with, and again for the critics. The ViT's parameters get gradients, too. `target_gradients` says whether
-    the generator's losses also build a graph for the features of the targets, which no gradient needs.
+    compared with, and again for the critics. Both images are blurred with the 21x21 kernel at once, and resized, before
+    the ViT. Features of targets are computed with gradients enabled; so are the critics' features, before they are
+    detached. The ViT's parameters get gradients, too; those of VGG-19 and AlexNet do not. With
+    `target_gradients=False`, the features of targets and those for the critics have no graph, which nothing needs.
     """
 
     def __init__(
@@ -62,8 +66,10 @@ class Published:
             network.to(memory_format=torch.contiguous_format)
         vit.requires_grad_(True)
         self.content = lambda image: vgg(luminance3(image))
+        kernel = gaussian_kernel().float().to(networks.device)
+        self.kernel = torch.outer(kernel, kernel).expand(3, 1, -1, -1)
         self.features = {
-            "color": vit,
+            "color": lambda image: vit(resize(F.conv2d(image, self.kernel, padding="same", groups=3), 224)),
             "lin0": lambda image: alexnet(grey3(image))["relu1"],
             "lin3": lambda image: alexnet(grey3(image))["relu4"],
         }
@@ -100,7 +106,7 @@ class Published:
         sum(scaled.values()).backward()
         self.optimizer.step()
         if critics:
-            self.update_critics(generated.detach(), target)
+            self.update_critics(generated, target)
         for module in (*self.networks, *self.critics.values()):
             module.zero_grad()
         return logged
@@ -108,7 +114,7 @@ class Published:
     def update_critics(self, generated: Tensor, target: Tensor) -> None:
         """Train each critic on features that are computed again."""
         for (name, critic), optimizer in zip(self.critics.items(), self.critic_optimizers, strict=True):
-            with torch.no_grad(), self.cast():
+            with torch.set_grad_enabled(self.target_gradients), self.cast():
                 fake, real = self.features[name](generated).float(), self.features[name](target).float()
             critic.zero_grad()
             self.adversarial.discriminator(critic, fake, real)[0].backward()
@@ -124,15 +130,21 @@ class Floor:
 
     def __init__(self, networks: Networks, cast: Callable[[], AbstractContextManager]):
         self.networks, self.cast = [networks(name) for name in ("vgg", "alexnet", "vit")], cast
+        self.resized = networks.resized
 
     def step(self, generated: Tensor, reference: Tensor, target: Tensor) -> None:
         """Run VGG-19 on `generated` and `reference`, and AlexNet and the ViT on `generated` and `target`."""
+        vgg, _, vit = self.networks
         for network in self.networks:
-            image = generated.detach().requires_grad_()
+            other = reference if network is vgg else target
+            image = generated.detach()
+            for function in self.resized if network is vit else ():
+                image, other = function(image), function(other)
+            image.requires_grad_()
             with self.cast():
                 outputs = network(image)
                 with torch.no_grad():
-                    network(reference if network is self.networks[0] else target)
+                    network(other)
             outputs = list(outputs.values()) if isinstance(outputs, dict) else [outputs]
             torch.autograd.grad(outputs, image, [torch.ones_like(output) for output in outputs])
 

@@ -115,8 +115,7 @@ def chosen_critics(train: Train) -> dict[str, Critic]:
 
     Raises `UserError` for a critic that is not in `CRITICS`, and for rates of one that the config does not choose.
     """
-    (plan,) = (stage for stage in find_mode(train.mode).stages if stage.name == "train")
-    chosen = {}
+    plan, chosen = find_mode(train.mode).stage("train"), {}
     for kind, names in (("color", (train.color_critic,)), ("texture", train.texture_critics)):
         for name in names:
             if name not in CRITICS[kind]:
@@ -138,7 +137,7 @@ def find_mode(name: str) -> Mode:
 
 def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Pretraining on demosaicing (Eq. 12)."""
-    terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks)
+    terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks, config.quirks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
     return Trainer(generator, optimizer, build_views({term.feature for term in terms}, networks), terms)
 
@@ -194,9 +193,7 @@ def _schedule(
     )
 
 
-def build_terms(
-    terms: Terms, weights: Pretrain | Train, networks: Networks, quirks: Released = Released()
-) -> list[Term]:
+def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks, quirks: Released) -> list[Term]:
     """The terms whose weight is not 0."""
     built = []
     for name, (feature, against) in terms.items():
@@ -205,7 +202,11 @@ def build_terms(
         if quirks.luminance_content and (feature, against) == ("vgg_rgb", "target"):
             feature = "vgg_luminance"
         measured = name in ("lpips", "dists")
-        loss = LOSSES[name](networks.function(name), quirks.swapped_lpips and name == "lpips") if measured else LOSSES[name]()
+        loss = (
+            LOSSES[name](networks.function(name), quirks.swapped_lpips and name == "lpips")
+            if measured
+            else LOSSES[name]()
+        )
         built.append(Term(name, weight, feature, against, loss))
     return built
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from config import Compute, Config
+from config import Compute, Config, Released
 from data.files import read_photo
 from data.folders import Split, unpaired
 from data.loader import whole_files
@@ -105,9 +105,12 @@ def build_unpaired_evaluator(
 ) -> tuple[UnpairedEvaluator, dict[str, str]]:
     """(the evaluator that needs no pairs, made of a run's AlexNet, ViT and photographs; where those are from).
 
-    It computes in float32, without compilation, whatever the run did, so that scores of different runs compare.
+    It computes in float32, without compilation, on normalised inputs, whatever the run did, so that scores of different
+    runs compare.
     """
-    networks = Networks(dataclasses.replace(config, compute=Compute()), device)
+    backbones = dataclasses.replace(config.backbones, vit_normalise=True)
+    plain = {"compute": Compute(), "as_released": False, "released": Released(), "backbones": backbones}
+    networks = Networks(dataclasses.replace(config, **plain), device)
     photos = unpaired(train, config.data.unpaired, config.seed, config.quirks.permutation).photos
     chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
     with torch.inference_mode():

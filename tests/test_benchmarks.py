@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+import fit
 from config import PRESETS, Backbones
 from data.reference import Reference
 from data.sensor import SENSORS, prepare
 from errors import UserError
+from evaluation.tables import Table
 from models import MODELS
 from tasks.features import Networks
 from tasks.isp import build_generator
@@ -158,6 +161,43 @@ def test_selection_compares_both_rankings(load, monkeypatch, tmp_path, capsys):
     assert printed.count("its choice loses 2.00 dB, LPIPS 0.100") == 5 and "PSNR -1.00" in printed
 
 
+# --- ablations -------------------------------------------------------------------------------------------------------
+
+TABLES = {"table3": 4, "table4": 6}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_ablations_prints_a_command_that_fit_accepts_for_each_row_and_seed(load, monkeypatch, capsys, name):
+    options = ("--seeds", "3", "4", "--", "fujifilm-efficient", "--train.steps", "7", "--init", "pretrained-{seed}.pt")
+    run_main(load, monkeypatch, "ablations", name, *options)
+    lines, names = capsys.readouterr().out.splitlines(), set()
+    for line in lines:
+        train, score = (shlex.split(part) for part in line.split(" && "))
+        config, resume = fit.parse(train[2:])
+        assert train[:2] == ["python", "fit.py"] and resume and config.train.steps == 7
+        assert config.init == f"pretrained-{config.seed}.pt" and config.seed in (3, 4)
+        names.add((config.run, config.train.texture_critics, config.data.demosaic, config.train.beta1))
+        assert score[:3] == ["python", "inference.py", "7"] and config.run in score
+    assert len(lines) == len(names) == 2 * TABLES[name]
+
+
+def test_ablations_tables_the_last_checkpoints_scores(load, monkeypatch, capsys, tmp_path):
+    module = load("ablations")
+    for seed, psnr in ((0, 20.0), (1, 21.0)):
+        folder = tmp_path / module.run_name("table4", "lin0 lin3", seed)
+        for step in (100, 200):
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (folder / "checkpoints" / f"step_{step:07d}.pt").touch()
+            mean = {"psnr": psnr + step / 100, "ssim": 0.5, "lpips": 0.25}
+            Table({}, tuple(mean), {}, mean).write(folder / "scores" / f"step_{step:07d}.csv")
+    options = ("--rows", "lin0 lin3", "--seeds", "0", "1", "--results", "--runs", tmp_path)
+    run_main(load, monkeypatch, "ablations", "table4", *options)
+    last = "| lin0 lin3 | 22.50 (22.00, 23.00) | 0.5000 (0.5000, 0.5000) | 0.2500 (0.2500, 0.2500) |"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    with pytest.raises(UserError, match="has no scored checkpoint"):
+        run_main(load, monkeypatch, "ablations", "table3", "--results", "--runs", tmp_path)
+
+
 def test_selection_needs_both_rankings(load, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="needs both rankings"):
         run_main(load, monkeypatch, "selection", tmp_path)
@@ -168,4 +208,4 @@ def test_help_lists_the_options(load, name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         run_main(load, monkeypatch, name, "--help")
     printed = capsys.readouterr().out
-    assert end.value.code == 0 and ("--json" in printed or name in ("paper_run", "selection"))
+    assert end.value.code == 0 and ("--json" in printed or name in ("ablations", "paper_run", "selection"))

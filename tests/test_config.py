@@ -12,29 +12,29 @@ from typing import get_type_hints
 import pytest
 
 import config as settings
-from config import PRESETS, Config, from_dict, load, open_run, to_dict
+from config import PRESETS, Config, Released, from_dict, load, open_run, to_dict
 from errors import UserError
-from tasks.modes import MODES
+from tasks.modes import CRITICS, MODES
 
 ROOT = Path(settings.__file__).parent
 # Weights that tasks.modes reads as getattr(weights, name) and getattr(train, f"adv_{name}"), by its table.
 STAGES = [stage for mode in MODES.values() for stage in mode.stages]
 BY_GETATTR = {term for stage in STAGES for term in stage.terms}
-BY_GETATTR |= {f"adv_{name}" for stage in STAGES for name in stage.critics}
+BY_GETATTR |= {f"adv_{name}" for name in ("color", *CRITICS["texture"])}
 
 # --- the paper's values ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "preset, model, lr, critic_lr, critic_every",  # section 4.3
+    "preset, model, lr, critic_lr, critic_every, steps",  # section 4.3
     (
-        ("fujifilm-efficient", "efficient", 5e-4, 1e-5, 10),
-        ("fujifilm-robust", "robust", 5e-4, 1e-5, 10),
-        ("fujifilm-rmfa-tiny", "rmfa-tiny", 1e-4, 5e-5, 4),
-        ("zrr-efficient", "efficient", 5e-4, 1e-5, 10),
+        ("fujifilm-efficient", "efficient", 5e-4, 1e-5, 10, 27_220),
+        ("fujifilm-robust", "robust", 5e-4, 1e-5, 10, 66_090),
+        ("fujifilm-rmfa-tiny", "rmfa-tiny", 1e-4, 5e-5, 4, 48_270),
+        ("zrr-efficient", "efficient", 5e-4, 1e-5, 10, 30_750),
     ),
 )
-def test_presets_have_the_paper_s_hyperparameters(preset, model, lr, critic_lr, critic_every):
+def test_presets_have_the_paper_s_hyperparameters(preset, model, lr, critic_lr, critic_every, steps):
     config = PRESETS[preset]
     train = config.train
     assert config.model == model and config.data.batch == 32 and config.data.patch == 256
@@ -45,6 +45,9 @@ def test_presets_have_the_paper_s_hyperparameters(preset, model, lr, critic_lr, 
     assert train.mode == "unpaired" and train.ema == 0 and train.schedule == "constant" and not config.data.flips
     weights = (train.content, train.tv, train.adv_color, train.adv_lin0, train.adv_lin3)
     assert weights == (1.0,) * 5 and not config.as_released
+    assert train.color_critic == "vit" and train.blur_color and config.backbones.vit_size == 224  # Fig. 2
+    assert train.texture_critics == ("lin0", "lin3") and train.critic_beta1 == 0.5 and config.quirks == Released()
+    assert train.steps == steps  # of the released models
 
 
 def test_black_levels_are_those_of_the_released_code():

@@ -33,13 +33,13 @@ RUNS = {
     ),
     "as-released": ({"as_released": True}, UNPAIRED, ALL_CRITICS, {VGG, ALEXNET, VIT}),
     "image-critics": (
-        {"train": {"color_critic": "image", "texture_critics": "image"}},
+        {"train": {"color_critic": "vgg", "texture_critics": ("grey",)}},
         {"tv", "content", "color", "grey"},
         {"color", "grey"},
         {VGG},
     ),
-    "blurred-color": (
-        {"train": CHEAP | {"blur_color": True}, "pretrain": {"content": 0}},
+    "sharp-color": (
+        {"train": CHEAP | {"blur_color": False}, "backbones": {"vit_size": 0}, "pretrain": {"content": 0}},
         {"tv", "color"},
         {"color"},
         {VIT},

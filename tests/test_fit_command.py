@@ -22,7 +22,7 @@ COMMAND = [sys.executable, str(ROOT / "fit.py")]
 ENDLESS = shlex.split("""
 --run tiny --device cpu --data.no-demo --data.patch 32 --data.batch 2 --data.workers 1 --backbones.weights random
 --pretrain.steps 2 --pretrain.content 0 --train.steps 100000 --train.schedule constant --train.content 0
---train.color-critic image --train.adv-lin0 0 --train.adv-lin3 0
+--train.adv-color 0 --train.texture-critics grey
 --log.every 1 --log.state-every 100000 --log.val-every 100000
 """)
 

@@ -1,9 +1,10 @@
-"""The critics: shapes, published sizes, and which parameters are trained."""
+"""The critics: shapes, published sizes, and gradients."""
 
 import pytest
 import torch
 
-from discriminators import ColorDiscriminator, TextureDiscriminator
+from discriminators import ColorDiscriminator, ColorImageDiscriminator, TextureDiscriminator
+from errors import UserError
 
 SIZES = ((63, 63), (15, 15), (3, 3), (15, 7), (1, 1), (8, 9))
 
@@ -51,19 +52,28 @@ def test_all_parameters_exist_after_init_and_get_a_gradient(build):
     assert all(p.grad is not None and p.grad.any() for p in critic.parameters())
 
 
-def test_train_fc1_false_excludes_the_first_fully_connected_layer():
-    critic = TextureDiscriminator(8, (15, 7), train_fc1=False)
-    critic(random(2, 8, 15, 7)).sum().backward()
-    without = {name for name, p in critic.named_parameters() if p.grad is None}
-    assert without == {"fc1.weight", "fc1.bias"}
+def test_color_image_critic_has_the_released_layers():
+    critic = ColorImageDiscriminator(3, (256, 256))
+    convolutions = [layer for layer in critic.features if isinstance(layer, torch.nn.Conv2d)]
+    assert [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0]) for c in convolutions] == [
+        (3, 48, 11, 4),
+        (48, 128, 5, 2),
+        (128, 192, 3, 1),
+        (192, 192, 3, 1),
+        (192, 128, 3, 2),
+    ]
+    assert {c.padding for c in convolutions} == {(0, 0)} and critic.fc1.in_features == 128 * 12 * 12
 
 
-def test_train_fc1_does_not_change_initial_values():
-    critics = []
-    for train_fc1 in (True, False):
-        torch.manual_seed(0)
-        critics.append(TextureDiscriminator(8, (3, 3), train_fc1).state_dict())
-    assert all(torch.equal(critics[0][name], critics[1][name]) for name in critics[0])
+@pytest.mark.parametrize("size", ((75, 75), (76, 90), (128, 77)))
+def test_color_image_critic_returns_one_logit_per_image(size):
+    assert ColorImageDiscriminator(3, size)(random(2, 3, *size)).shape == (2,)
+
+
+@pytest.mark.parametrize("size", ((74, 128), (128, 64)))
+def test_images_that_are_too_small_for_the_critic_are_refused(size):
+    with pytest.raises(UserError, match=f"cannot see {size[0]}x{size[1]} pixels: raise --data.patch"):
+        ColorImageDiscriminator(3, size)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,17 @@ def released_state(name: str) -> dict[str, torch.Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-@pytest.mark.parametrize("name, count", (("efficient", 3060), ("robust", 1616), ("rmfa-tiny", 29223)))
+@pytest.mark.parametrize(
+    "name, count", (("efficient", 3060), ("robust", 1616), ("rmfa-tiny", 29223), ("rmfa-medium", 107_283))
+)
 def test_published_parameter_counts(name, count):
     assert sum(p.numel() for p in build_model(name).parameters()) == count
 
 
-@pytest.mark.parametrize("name, blocks, width", (("rmfa-medium", 8, 32), ("rmfa-large", 20, 64)))
+@pytest.mark.parametrize(
+    "name, blocks, width",
+    (("rmfa-medium", 8, 16), ("rmfa-large", 20, 16), ("rmfa-large-32", 20, 32), ("rmfa-large-64", 20, 64)),
+)
 def test_larger_rmfa_nets_have_more_blocks_and_channels(name, blocks, width):
     with torch.device("meta"):
         model = build_model(name)

@@ -1,17 +1,19 @@
 """The frozen networks of a run: bfloat16 and compilation change nothing but rounding; the views' features."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from config import Compute
 from losses.color import blur
 from losses.content import luminance3
 from tasks import features as module
-from tasks.features import Networks, autocast, build_views, grey3
+from tasks.features import Networks, autocast, build_views, grey3, resize
 from training.steps import Batch, Trainer
 
 CPU = torch.device("cpu")
@@ -103,9 +105,9 @@ def networks(make_config) -> Networks:
     return Networks(make_config(), CPU)
 
 
-def features_of(image: Tensor, names: set[str], networks: Networks, blur_tokens: bool = False) -> dict[str, Tensor]:
+def features_of(image: Tensor, names: set[str], networks: Networks) -> dict[str, Tensor]:
     found = {}
-    for view in build_views(names, networks, blur_tokens):
+    for view in build_views(names, networks):
         found |= zip(view.names, view.compute(image), strict=True)
     return found
 
@@ -119,9 +121,12 @@ def test_each_feature_is_what_its_name_says(networks, image):
     expected = {
         "vgg_rgb": networks("vgg")(image),
         "vgg_luminance": networks("vgg")(luminance3(image)),
-        "tokens": networks("vit")(image),
-        "blurred": 2 * blur(image) - 1,
-        "grey": grey3(image),
+        "vit_tokens": networks("vit")(resize(blur(image), 224)),
+        "vgg_tokens": networks("vgg")(blur(image)).flatten(2).mT,
+        "alexnet_tokens": networks("alexnet")(blur(image), ("relu5",))["relu5"].flatten(2).mT,
+        "blurred": blur(image),
+        "grey": grey3(image)[:, :1],
+        "lin2": networks("alexnet")(grey3(image), ("relu3",))["relu3"],
         "lin0": networks("alexnet")(grey3(image), ("relu1",))["relu1"],
         "lin3": networks("alexnet")(grey3(image), ("relu4",))["relu4"],
     }
@@ -129,9 +134,24 @@ def test_each_feature_is_what_its_name_says(networks, image):
     assert found.keys() == expected.keys()
     for name, feature in expected.items():
         assert torch.equal(found[name], feature), name
-    assert torch.equal(
-        features_of(image, {"tokens"}, networks, blur_tokens=True)["tokens"], networks("vit")(blur(image))
-    )
+
+
+@pytest.mark.parametrize("blurred", (True, False))
+@pytest.mark.parametrize("size", (0, 32, 224))
+def test_what_the_vit_sees_follows_from_the_config(make_config, image, blurred, size):
+    config = make_config(blur_color=blurred)
+    config = replace(config, backbones=replace(config.backbones, vit_size=size))
+    networks, seen = Networks(config, CPU), blur(image) if blurred else image
+    seen = F.interpolate(seen, (size, size), mode="bilinear", align_corners=False) if size else seen
+    assert torch.equal(features_of(image, {"vit_tokens"}, networks)["vit_tokens"], networks("vit")(seen))
+    assert torch.equal(features_of(image, {"blurred"}, networks)["blurred"], blur(image))
+
+
+@pytest.mark.parametrize("normalise", (True, False))
+def test_the_vit_s_input_is_normalised_only_if_asked(make_config, image, normalise):
+    config = make_config()
+    vit = Networks(replace(config, backbones=replace(config.backbones, vit_normalise=normalise)), CPU)("vit")
+    assert torch.equal(vit.normalise(image), (image - 0.5) / 0.5 if normalise else image)
 
 
 def test_only_the_views_of_wanted_features_are_built(networks):
@@ -145,7 +165,7 @@ def test_one_view_gives_both_features_of_alexnet(networks):
 
 def test_features_of_an_image_do_not_depend_on_the_rest_of_the_batch(networks, image):
     """Otherwise processes that share a batch would not compute what one process does."""
-    names = {"vgg_rgb", "tokens", "lin0", "lin3"}
+    names = {"vgg_rgb", "vit_tokens", "vgg_tokens", "lin0", "lin3"}
     together, alone = features_of(image, names, networks), features_of(image[1:], names, networks)
     for name in names:
         torch.testing.assert_close(together[name][1:], alone[name], rtol=1e-4, atol=1e-5)

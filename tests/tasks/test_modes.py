@@ -1,16 +1,18 @@
 """The modes: which terms and critics each trains with, and that a step never waits for the device."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from config import Config, Released
 from data.reference import Reference
 from data.sensor import SENSORS, prepare
 from errors import UserError
 from tasks.features import Networks
-from tasks.modes import CRITICS, MODES, PRETRAIN, Mode, build_pretrainer, find_mode
+from tasks.modes import CRITICS, MODES, PRETRAIN, Mode, build_pretrainer, chosen_critics, find_mode
 from training.steps import Batch, Trainer
 
 CPU = torch.device("cpu")
@@ -39,7 +41,7 @@ PAIRED_TERMS = {
         (
             "unpaired",
             {"content": ("vgg_luminance", "reference"), "tv": ("image", None)},
-            {"color": "tokens", "lin0": "lin0", "lin3": "lin3"},
+            {"color": "vit_tokens", "lin0": "lin0", "lin3": "lin3"},
         ),  # Eq. 11
         ("paired", PAIRED_TERMS, {}),  # Eq. 10 without adversarial losses
         ("paired_gan", PAIRED_TERMS, {"lin0": "lin0", "lin3": "lin3"}),  # Eq. 10
@@ -81,23 +83,137 @@ def test_a_mode_without_any_weight_is_refused(make_config, make_trainer):
 
 
 def test_critics_can_see_images_instead_of_features(make_config, make_trainer):
-    trainer = make_trainer(make_config(color_critic="image", texture_critics="image", adv_lin0=2.0, content=0.0))
+    config = make_config(color_critic="image", texture_critics=("grey",), adv_grey=2.0, content=0.0)
+    trainer = make_trainer(replace(config, data=replace(config.data, patch=76)))
     critics = {a.name: (a.feature, a.weight) for a in trainer.adversaries}
     assert critics == {"color": ("blurred", 1.0), "grey": ("grey", 2.0)}
+    assert [a.critic.features[0].in_channels for a in trainer.adversaries] == [3, 1]
+
+
+def test_the_critic_of_blurred_images_needs_larger_patches(make_config, make_trainer):
+    with pytest.raises(UserError, match="cannot see 64x64 pixels: raise --data.patch"):
+        make_trainer(make_config(color_critic="image", content=0.0))
+
+
+@pytest.mark.parametrize(
+    ("names", "channels"),
+    (
+        (("lin0",), [64]),
+        (("lin1",), [192]),
+        (("lin2",), [384]),
+        (("lin3",), [256]),
+        (("lin4",), [256]),
+        (("lin4", "lin1", "grey"), [256, 192, 1]),
+        ((), []),
+    ),
+)
+def test_texture_critics_are_of_the_chosen_layers(make_config, make_trainer, names, channels):
+    """Table 4."""
+    trainer = make_trainer(make_config(texture_critics=names, content=0.0, adv_color=0.0))
+    assert [a.name for a in trainer.adversaries] == list(names)
+    assert [a.critic.features[0].in_channels for a in trainer.adversaries] == channels
+
+
+@pytest.mark.parametrize("network", ("vgg", "alexnet"))
+def test_the_colour_critic_can_see_another_network_s_features(make_config, make_trainer, network, batch):
+    trainer = make_trainer(make_config(color_critic=network, texture_critics=(), content=0.0, critic_every=1))
+    (adversary,) = trainer.adversaries
+    assert (adversary.name, adversary.feature) == ("color", f"{network}_tokens")
+    assert adversary.critic.mlp[0].in_features == {"vgg": 512, "alexnet": 256}[network]
+    assert "critic/color/loss" in trainer.step(batch, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), (("texture", {"texture_critics": ("lin5",)}), ("color", {"color_critic": "resnet"}))
+)
+def test_an_unknown_critic_is_refused(make_config, kind, options):
+    with pytest.raises(UserError, match=f"unknown {kind} critic '.*'; known are: {', '.join(CRITICS[kind])}"):
+        chosen_critics(make_config(**options).train)
 
 
 def test_the_kind_of_a_critic_follows_from_its_feature():
-    for critic in filter(None, CRITICS.values()):
-        shape = (16, 8) if critic.feature == "tokens" else (4, 9, 9)
-        assert critic.build(torch.Size((1, *shape)), True)(torch.rand(2, *shape)).shape == (2,)
+    for critic in (critic for kind in CRITICS.values() for critic in kind.values()):
+        shape = (16, 8) if critic.feature.endswith("tokens") else (3, 80, 80)
+        assert critic.build(torch.Size((1, *shape)))(torch.rand(2, *shape)).shape == (2,)
 
 
-@pytest.mark.parametrize(("as_released", "gamma"), ((False, 10.0), (True, 1000.0)))
-def test_the_released_code_s_penalty_and_untrained_layer(make_config, make_trainer, as_released, gamma):
-    trainer = make_trainer(replace(make_config(content=0.0), as_released=as_released))
-    assert trainer.adversarial.gamma == gamma
-    texture = [a.critic for a in trainer.adversaries if a.name != "color"]
-    assert [critic.fc1.weight.requires_grad for critic in texture] == [not as_released] * 2
+def test_critics_can_have_rates_and_steps_of_their_own(make_config, make_trainer):
+    options = {"lr_of": {"color": 2e-5, "lin3": 3e-5}, "every_of": {"lin0": 4}, "content": 0.0}
+    trainer = make_trainer(make_config(**options))
+    assert [group["lr"] for group in trainer.critic_optimizer.param_groups] == [2e-5, 1e-5, 3e-5]
+    assert [adversary.every for adversary in trainer.adversaries] == [10, 4, 10]
+
+
+@pytest.mark.parametrize("option", ("lr_of", "every_of"))
+def test_a_rate_of_no_critic_is_refused(make_config, option):
+    with pytest.raises(UserError, match=f"train.{option} names 'lin1'; the critics here are: color, lin0, lin3"):
+        chosen_critics(make_config(**{option: {"lin1": 1}}).train)
+
+
+def test_generator_and_critics_have_their_own_momentum(make_config, make_trainer):
+    """Table 3."""
+    trainer = make_trainer(make_config(beta1=0.0, critic_beta1=0.3, content=0.0))
+    betas = [optimizer.param_groups[0]["betas"] for optimizer in (trainer.optimizer, trainer.critic_optimizer)]
+    assert betas == [(0.0, 0.9), (0.3, 0.9)]
+
+
+# --- the released code's ways ----------------------------------------------------------------------------------------
+
+
+def with_switch(config: Config, name: str) -> Config:
+    """The config with one switch of `released`, or with all of them for "all"."""
+    return replace(config, as_released=True) if name == "all" else replace(config, released=Released(**{name: True}))
+
+
+@pytest.mark.parametrize(("switch", "gamma"), (("chunks", 10.0), ("penalty_times_100", 1000.0), ("all", 1000.0)))
+def test_the_released_code_s_penalty(make_config, make_trainer, switch, gamma):
+    assert make_trainer(with_switch(make_config(content=0.0), switch)).adversarial.gamma == gamma
+
+
+@pytest.mark.parametrize("switch", ("untrained_fc1", "all"))
+def test_the_released_code_s_untrained_layer(make_config, make_trainer, switch, batch):
+    trainer = make_trainer(with_switch(make_config(content=0.0, critic_every=1), switch))
+    critics = {adversary.name: adversary.critic for adversary in trainer.adversaries}
+    before = {name: copy.deepcopy(critic.state_dict()) for name, critic in critics.items()}
+    for number in (1, 2):
+        trainer.step(batch, number)
+    for name, critic in critics.items():
+        weights = {key: value for key, value in critic.state_dict().items() if key.endswith("weight")}
+        unchanged = {key for key, value in weights.items() if torch.equal(value, before[name][key])}
+        assert unchanged == (set() if name == "color" else {"fc1.weight"})
+
+
+@pytest.mark.parametrize(("switch", "scaled"), (("chunks", True), ("unscaled_alexnet", False), ("all", False)))
+def test_the_released_code_s_input_of_alexnet(make_config, switch, scaled):
+    alexnet = Networks(with_switch(make_config(), switch), CPU)("alexnet")
+    image = torch.rand(1, 3, 4, 4)
+    assert torch.equal(alexnet.normalise(image), image) != scaled
+
+
+@pytest.mark.parametrize("switch", ("luminance_content", "all"))
+def test_the_released_code_s_paired_content_is_of_luminance(make_config, make_trainer, switch):
+    config = with_switch(make_config(mode="paired", lpips=0.0, dists=0.0), switch)
+    assert comparisons(make_trainer(config))["content"] == ("vgg_luminance", "target")
+    pretrainer = build_pretrainer(config, torch.nn.Conv2d(4, 3, 1), Networks(config, CPU))
+    assert comparisons(pretrainer)["content"] == ("vgg_rgb", "reference")
+
+
+@pytest.mark.parametrize(("switch", "swapped"), (("chunks", False), ("swapped_lpips", True), ("all", True)))
+def test_the_released_code_s_order_of_lpips_plus(make_config, make_trainer, switch, swapped):
+    trainer = make_trainer(with_switch(make_config(mode="paired", content=0.0), switch))
+    losses = {term.name: term.loss for term in trainer.terms}
+    assert losses["lpips"].swapped == swapped and not losses["dists"].swapped
+    image, target = torch.rand(2, 1, 3, 64, 64)
+    measure = losses["lpips"].measure
+    expected = measure(target, image) if swapped else measure(image, target)
+    assert torch.equal(losses["lpips"](image, target), expected.mean())
+    assert not torch.equal(measure(target, image), measure(image, target))
+
+
+@pytest.mark.parametrize("switch", ("target_gradients", "all"))
+def test_the_released_code_s_gradients_of_targets(make_config, make_trainer, switch):
+    assert make_trainer(with_switch(make_config(content=0.0), switch)).target_gradients
+    assert not make_trainer(make_config(content=0.0)).target_gradients
 
 
 def test_a_cosine_schedule_ends_at_one_percent_of_both_rates(make_config, make_trainer):
@@ -129,7 +245,7 @@ class NoWaiting(TorchDispatchMode):
 
 def test_a_step_never_waits_for_the_device(make_config, make_trainer):
     """Frozen networks, the reference, the critics' update, schedules; torch's average counts its steps on the host."""
-    trainer = make_trainer(make_config(critic_every=1, schedule="cosine", blur_color=True))
+    trainer = make_trainer(make_config(critic_every=1, schedule="cosine"))
     sensor, mosaic, target = SENSORS["fujifilm"], torch.rand(2, 1, 64, 64), torch.rand(2, 3, 64, 64)
     span = Reference(sensor).span(mosaic)
 

@@ -2,12 +2,13 @@
 
 import functools
 from dataclasses import replace
+from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
 import torch
 
-from config import Compute, open_run
+from config import Compute, Released, open_run
 from data.folders import Split
 from data.reference import Reference
 from data.sensor import SENSORS
@@ -26,6 +27,29 @@ def photographs(tmp_path) -> Split:
         noise = torch.randint(0, 256, (64, 64, 3), generator=torch.Generator().manual_seed(i))
         iio.imwrite(path, noise.byte().numpy())
     return Split(paths, paths, paired=False)
+
+
+def test_the_unpaired_evaluator_normalises_its_inputs_whatever_the_run_did(make_config, photographs):
+    config, image = replace(make_config(), as_released=True), torch.rand(1, 3, 8, 8)
+    evaluator, _ = build_unpaired_evaluator(config, photographs, Reference(SENSORS["fujifilm"]), CPU)
+    torch.testing.assert_close(evaluator.vit.normalise(image), (image - 0.5) / 0.5)
+    assert not torch.equal(evaluator.alexnet.normalise(image), image)
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    (
+        ({}, ("psnr",)),
+        ({"released": Released(float_psnr=True)}, ("psnr_float",)),
+        ({"as_released": True}, ("psnr_float",)),
+    ),
+)
+def test_checkpoints_are_ranked_by_the_psnr_that_the_run_was_validated_by(make_run, options, columns):
+    _, config = open_run(str(make_run().parent), "tiny")
+    config = replace(config, **options)
+    assert open_tables(Path("run"), config, "paired", "paper").columns == columns
+    assert open_tables(Path("run"), config, "paired", "pyiqa").columns == ("psnr",)  # its own functions
+    assert open_tables(Path("run"), config, "paired", "paper", ["ssim"]).columns == ("ssim",)
 
 
 @pytest.mark.parametrize("compute", (Compute(), Compute("bf16"), Compute(compile=True), Compute("bf16", True)))

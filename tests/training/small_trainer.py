@@ -58,13 +58,31 @@ class RecordingLoss(RelativisticLoss):
 
 
 def make_trainer(
-    terms=(), features=(), views=(), optimizer=torch.optim.SGD, lr=1.0, seed=0, weight=1.0, gamma=10.0, **options
+    terms=(),
+    features=(),
+    views=(),
+    optimizer=torch.optim.SGD,
+    lr=1.0,
+    seed=0,
+    weight=1.0,
+    gamma=10.0,
+    every=(1,),
+    untrained="",
+    **options,
 ) -> Trainer:
-    """A trainer with a critic "adv_NAME" of each of `features`, whose adversarial terms have this `weight`."""
+    """A trainer with a critic "adv_NAME" of each of `features`, whose adversarial terms have this `weight`.
+
+    `every` holds the steps between updates, of one critic after another, or for all; `untrained` names a layer of the
+    critics that their optimizer leaves out.
+    """
     torch.manual_seed(seed)
     generator = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 3, 3, padding=1)).double()
-    adversaries = [Adversary(f"adv_{feature}", weight, feature, Critic().double()) for feature in features]
-    parameters = [p for adversary in adversaries for p in adversary.critic.parameters()]
+    adversaries, parameters = [], []
+    for index, feature in enumerate(features):
+        critic = Critic().double()
+        left_out = tuple(getattr(critic, untrained).parameters()) if untrained else ()
+        adversaries.append(Adversary(f"adv_{feature}", weight, feature, critic, every[index % len(every)], left_out))
+        parameters += [p for p in critic.parameters() if not any(p is other for other in left_out)]
     critic_optimizer = optimizer(parameters, lr) if parameters else None
     generator_optimizer = optimizer(generator.parameters(), lr)
     loss = RecordingLoss(gamma)

@@ -139,22 +139,22 @@ def test_critics_are_trained_on_the_detached_features_of_the_generator_s_step():
 def test_updating_the_critics_does_not_change_the_generator_s_gradient():
     view = RecordingView("low").view
     updated = make_trainer((TV,), ("low",), (view,))
-    not_updated = make_trainer((TV,), ("low",), (view,), critic_every=100)
+    not_updated = make_trainer((TV,), ("low",), (view,), every=(100,))
     for trainer in (updated, not_updated):
         trainer.step(make_batch(), 1)
     assert torch.equal(flat_gradient(updated.generator), flat_gradient(not_updated.generator))
 
 
 def test_updating_the_generator_does_not_change_the_critics():
-    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), critic_every=100)
+    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), every=(100,))
     before = flat(trainer.adversaries[0].critic)
     trainer.step(make_batch(), 1)
     assert torch.equal(flat(trainer.adversaries[0].critic), before)
     assert all(p.grad is None for p in trainer.adversaries[0].critic.parameters())
 
 
-def test_critics_are_updated_at_every_critic_every_th_step():
-    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), critic_every=3)
+def test_a_critic_is_updated_at_every_so_many_steps():
+    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), every=(3,))
     updated = []
     for number in range(1, 8):
         before = flat(trainer.adversaries[0].critic)
@@ -186,3 +186,79 @@ def test_critics_gradients_do_not_accumulate_over_steps():
     fake, real = (features.detach() for features in trainer.adversarial.features[1])
     RelativisticLoss(10).discriminator(expected, fake, real)[0].backward()
     torch.testing.assert_close(flat_gradient(trainer.adversaries[0].critic), flat_gradient(expected))
+
+
+def test_critics_with_steps_of_their_own_are_updated_at_those():
+    view = RecordingView("low", "high").view
+    trainer, updated = make_trainer((TV,), ("low", "high"), (view,), every=(2, 3)), []
+    for number in range(1, 7):
+        before = [flat(a.critic) for a in trainer.adversaries]
+        statistics = trainer.step(make_batch(number), number)
+        changed = [not torch.equal(flat(a.critic), b) for a, b in zip(trainer.adversaries, before, strict=True)]
+        assert [f"critic/{a.name}/loss" in statistics for a in trainer.adversaries] == changed
+        updated.append(tuple(changed))
+    assert updated == [(False, False), (True, False), (False, True), (True, False), (False, False), (True, True)]
+
+
+# --- ways of the released code ---------------------------------------------------------------------------------------
+
+
+def test_gradients_of_targets_change_nothing_but_the_work():
+    options = {"terms": (TV, CONTENT, MSE), "features": ("low",), "lr": 0.1}
+    plain, with_gradients = (
+        make_trainer(
+            **options, views=(RecordingView("content").view, RecordingView("low", seed=1).view), target_gradients=on
+        )
+        for on in (False, True)
+    )
+    for number in (1, 2):
+        for trainer in (plain, with_gradients):
+            trainer.step(make_batch(number), number)
+    assert torch.equal(flat(plain.generator), flat(with_gradients.generator))
+    assert torch.equal(flat(plain.adversaries[0].critic), flat(with_gradients.adversaries[0].critic))
+
+
+@pytest.mark.parametrize("target_gradients", (False, True))
+def test_the_features_of_targets_have_a_graph_only_if_asked(target_gradients):
+    seen = []
+    against = Term("seen", 1.0, "content", "target", lambda a, b: seen.append(b.requires_grad) or (a - b).sum())
+    trainer = make_trainer((against,), views=(RecordingView("content").view,), target_gradients=target_gradients)
+    trainer.step(make_batch(), 1)
+    assert seen == [target_gradients]
+
+
+def test_the_gradient_of_an_untrained_layer_is_never_zeroed_and_counts_in_the_clipped_norm():
+    """As the released code: three backward passes of the generator's loss, one of them unscaled, and the critic's."""
+    view, batch, clip = RecordingView("low"), make_batch(), 1e-3
+    trainer = make_trainer(
+        (TV,), ("low",), (view.view,), untrained="line", lr=0.1, weight=0.7, clip_norm=clip, every=(2,)
+    )
+    critic, optimizer = copy.deepcopy(trainer.adversaries[0].critic), None
+    critic.zero_grad()
+    optimizer = torch.optim.SGD(critic.conv.parameters(), 0.1)
+    line, generator = critic.line.weight.clone(), copy.deepcopy(trainer.generator)
+    generator_optimizer = torch.optim.SGD(generator.parameters(), 0.1)
+    for number in (1, 2, 3, 4):
+        trainer.step(batch, number)
+        image = generator(batch.inputs)
+        real, fake = view.network(batch.target).tanh(), view.network(image).tanh()
+        loss = nn.functional.softplus(critic(real) - critic(fake)).mean()
+        parameters = list(generator.parameters())
+        tv = torch.autograd.grad(TotalVariation()(image), parameters, retain_graph=True)
+        own = torch.autograd.grad(loss, parameters, retain_graph=True)
+        scales = [w / (torch.cat([g.flatten() for g in gs]).norm() + 1e-8) for w, gs in ((1.0, tv), (0.7, own))]
+        loss.backward(retain_graph=True)  # for its norm
+        (scales[1] * loss).backward(retain_graph=True)  # for the log
+        (scales[1] * loss).backward()  # in the sum
+        for p, a, b in zip(parameters, tv, own, strict=True):
+            p.grad = scales[0] * a + scales[1] * b
+        generator_optimizer.step()
+        if number % 2 == 0:
+            optimizer.zero_grad()
+            RelativisticLoss(10).discriminator(critic, fake.detach(), real.detach())[0].backward()
+            nn.utils.clip_grad_norm_(critic.parameters(), clip)
+            optimizer.step()
+    trained = trainer.adversaries[0].critic
+    torch.testing.assert_close(flat(trained), flat(critic))
+    torch.testing.assert_close(trained.line.weight.grad, critic.line.weight.grad)
+    assert torch.equal(trained.line.weight, line)

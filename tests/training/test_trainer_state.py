@@ -14,7 +14,7 @@ from .small_trainer import MSE, TV, RecordingView, flat, make_batch, make_traine
 def make_full_trainer(seed: int) -> Trainer:
     """A trainer with everything that a state can hold."""
     view = RecordingView("low", "high").view
-    options = {"optimizer": torch.optim.Adam, "lr": 1e-2, "critic_every": 2, "ema_decay": 0.9}
+    options = {"optimizer": torch.optim.Adam, "lr": 1e-2, "every": (2,), "ema_decay": 0.9, "untrained": "line"}
     trainer = make_trainer((TV, MSE), ("low", "high"), (view,), seed=seed, **options)
     optimizers = trainer.optimizer, trainer.critic_optimizer
     schedules = (torch.optim.lr_scheduler.CosineAnnealingLR(o, 10) for o in optimizers)
@@ -62,7 +62,7 @@ def test_the_schedules_advance_with_each_step():
 
 @pytest.mark.filterwarnings("error")
 def test_a_step_without_an_update_of_the_critics_gives_no_warning():
-    """PyTorch warns if a schedule advances before its optimizer's first step; critic_every is 2."""
+    """PyTorch warns if a schedule advances before its optimizer's first step; they are updated every 2 steps."""
     make_full_trainer(0).step(make_batch(), 1)
 
 
@@ -83,6 +83,7 @@ def test_training_continues_from_a_state_as_without_interruption():
 
 def test_a_state_names_every_part_that_changes():
     names = {"generator", "optimizer", "critic_optimizer", "critic/adv_low", "critic/adv_high", "schedule"}
+    names |= {"unzeroed/adv_low", "unzeroed/adv_high"}
     assert make_full_trainer(0).state().keys() == names | {"critic_schedule", "ema"}
 
 

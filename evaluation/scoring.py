@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from data.sensor import Sensor, prepare
+from data.sensor import Sensor, mirror, mirrored_axes, prepare
 from errors import UserError
 from evaluation.tables import ScoreTables
 from models import ModelSpec
@@ -130,18 +130,20 @@ class Scorer:
     def _evaluate_stack(self, models: Sequence[OpenedModel], inputs: list[Tensor]) -> list[tuple[dict, dict]]:
         generators = [model.generator.to(memory_format=self.layout) for model in models]
         evaluator, names, values = self.scoring_set.evaluator, [], [[] for _ in models]
+        axes = mirrored_axes(self.scoring_set.sensor.cfa, models[0].sensor.cfa)
         for (batch_names, _, prepared), batch in zip(self.scoring_set.files, inputs, strict=True):
             for model_values, images in zip(values, render(generators, batch), strict=True):
-                model_values.append(evaluator.evaluate(images, prepared))
+                model_values.append(evaluator.evaluate(mirror(images, axes), prepared))
             names += batch_names
         joined = [{key: torch.cat([batch[key] for batch in some]).cpu() for key in some[0]} for some in values]
         return [evaluator.summarize(names, some) for some in joined]
 
     def _inputs_of(self, model: OpenedModel) -> list[Tensor]:
-        """The inputs of this model, which are kept for others of its kind."""
-        kind = model.levels_for(self.scoring_set.sensor), model.spec.input_format
+        """The inputs of this model, mirrored to the CFA order that it was trained for; kept for others of its kind."""
+        data, cfa = self.scoring_set.sensor, model.sensor.cfa
+        kind, axes = (replace(model.levels_for(data), cfa=cfa), model.spec.input_format), mirrored_axes(data.cfa, cfa)
         if kind not in self.inputs:
-            inputs = (prepare(mosaic, *kind) for _, mosaic, _ in self.scoring_set.files)
+            inputs = (prepare(mirror(mosaic, axes), *kind) for _, mosaic, _ in self.scoring_set.files)
             self.inputs = {kind: [batch.contiguous(memory_format=self.layout) for batch in inputs]}
         return self.inputs[kind]
 

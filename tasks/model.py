@@ -1,13 +1,13 @@
 """A trained generator for use: open it from a checkpoint, develop mosaics into photographs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 import config as settings
 from config import Config
-from data.sensor import SENSORS, Sensor, prepare
+from data.sensor import SENSORS, Sensor, mirror, mirrored_axes, prepare
 from errors import UserError
 from models import ModelSpec, build_model, model_spec
 from pretrained import zoo
@@ -42,10 +42,13 @@ class Model:
     def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
         """Render mosaics (N, 1, H, W) of `sensor` as 8-bit sRGB (N, 3, H, W), channels-last in memory.
 
+        A mosaic of another CFA order than the model's is mirrored to that order, and its image back.
+
         Integers are digital numbers; in floating point, 1 is white. Values are truncated to 8 bits, as by
         `evaluation.metrics.to_8_bit`. A CPU processes a large image in bands, which overlap by the network's reach, and
         reuses its memory: touching fresh memory would take longer than the arithmetic.
         """
+        axes = mirrored_axes(sensor.cfa, self.sensor.cfa)
         count, _, height, width = mosaic.shape
         reach, rows = self.spec.reach, height
         if mosaic.device.type == "cpu" and reach is not None:
@@ -57,8 +60,8 @@ class Model:
             band = mosaic[:, :, first : bottom + margin]
             if not band.is_floating_point():
                 band = band.float().div_(sensor.white_level)
-            inputs = prepare(band, sensor, self.spec.input_format)
-            output = self.generator(inputs.contiguous(memory_format=torch.channels_last))
+            inputs = prepare(mirror(band, axes), replace(sensor, cfa=self.sensor.cfa), self.spec.input_format)
+            output = mirror(self.generator(inputs.contiguous(memory_format=torch.channels_last)), axes)
             visible = output[:, :, top - first : bottom - first].float()
             image[:, top:bottom] = visible.mul_(255).clamp_(0, 255).permute(0, 2, 3, 1)
         return image.permute(0, 3, 1, 2)

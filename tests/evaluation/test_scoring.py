@@ -1,5 +1,6 @@
 """The scorer: many checkpoints at once get the scores that each gets alone, and nothing is scored or read twice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ def scorer(run: Path, at_once: int = 0) -> Scorer:
     return open_scorer(config, open_tables(run, config, "paired", "paper", ["psnr"]), CPU, at_once)
 
 
-def psnr_by_hand(run: Path, path: Path) -> float:
-    """The mean PSNR of a checkpoint, file by file."""
+def psnr_by_hand(run: Path, path: Path, axes: tuple[int, ...] = ()) -> float:
+    """The mean PSNR of a checkpoint, file by file; mosaics are mirrored along `axes`, to the order of its camera."""
     _, config = open_run(str(run.parent), run.name)
     splits, reader, _ = open_data(config)
     model, values = open_model(str(path), CPU), []
@@ -34,7 +35,8 @@ def psnr_by_hand(run: Path, path: Path) -> float:
         mosaic = reader.mosaic_tensor(reader.mosaic(raw))[None]
         target = torch.from_numpy(read_photo(photo).copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
-            image = model.generator(prepare(mosaic, reader.sensor, model.spec.input_format))
+            sensor = replace(model.levels_for(reader.sensor), cfa=model.sensor.cfa)
+            image = model.generator(prepare(mosaic.flip(axes), sensor, model.spec.input_format)).flip(axes)
         values.append(float(psnr(image, target)))
     return sum(values) / len(values)
 
@@ -49,6 +51,14 @@ def test_scores_equal_those_computed_file_by_file(make_run, model, at_once):
         table = subject.tables.read(path)
         assert set(table.rows) == {"0.png", "1.png", "2.png"}
         assert table.mean["psnr"] == pytest.approx(psnr_by_hand(run, path), abs=1e-4)
+
+
+@pytest.mark.parametrize("cfa, axes", (("rggb", ()), ("grbg", (-1,)), ("bggr", (-2, -1))))
+def test_models_of_an_rggb_camera_are_scored_on_mirrored_mosaics_of_another(make_run, cfa, axes):
+    run = make_run(count=2, cfa=cfa)
+    scorer(run).score(checkpoints(run))
+    for path in checkpoints(run):
+        assert scorer(run).tables.read(path).mean["psnr"] == pytest.approx(psnr_by_hand(run, path, axes), abs=1e-4)
 
 
 def test_unchanged_checkpoints_are_not_scored_again(make_run, monkeypatch):

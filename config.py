@@ -333,7 +333,7 @@ def _data_of(sensor: str, **fields: Any) -> Data:
 PRESETS: dict[str, Config] = {
     "demo": Config(
         data=Data(root="datasets/demo", demo=True, patch=64, batch=8, workers=0, flips=True, val_count=0, test_count=0),
-        backbones=Backbones("auto", vit="vit_tiny_patch16_224"),
+        backbones=Backbones("auto", vit="vit_tiny_patch16_224", vit_size=0),  # 16 tokens of a patch instead of 196
         # A short run on random features, which respond little to fine detail: a high, falling rate, little smoothing.
         pretrain=Pretrain(steps=1500, lr=1e-3, content=0.0, tv=0.01),
         train=Train(

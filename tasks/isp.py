@@ -15,6 +15,7 @@ from data.cache import Files, cached_files
 from data.files import Reader, read_photo
 from data.folders import Split, find_layout, unpaired
 from data.loader import evaluation_pairs, training_batches
+from data.notes import note
 from data.patches import Patches, centre, photo_tensor
 from data.reference import Reference, Spans, find_demosaicer
 from data.sensor import prepare
@@ -26,6 +27,7 @@ from pretrained import zoo
 from tasks.data import open_data
 from tasks.device import set_precision
 from tasks.features import Networks
+from tasks.model import sensor_of
 from tasks.modes import BUILDERS, chosen_critics, find_mode
 from training.distributed import Group
 from training.run import Stage, Task
@@ -65,7 +67,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         mode, training = find_mode(config.train.mode), splits["train"]
         if mode.needs_pairs and not training.paired:
             raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
-        name, generator = build_generator(config.model, "" if resume else config.init)
+        name, generator = build_generator(config.model, "" if resume else config.init, config.data.cfa)
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
@@ -112,14 +114,22 @@ def unused_weights(config: Config) -> list[str]:
     return unused
 
 
-def build_generator(model: str, init: str) -> tuple[str, nn.Module]:
-    """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is."""
+def build_generator(model: str, init: str, cfa: str = "") -> tuple[str, nn.Module]:
+    """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is.
+
+    A note is printed if the checkpoint is of another CFA order than `cfa`.
+    """
     if not init:
         name = model or "efficient"
         return name, build_model(name)
-    name, state = zoo.open_generator(init)
+    name, state, description = zoo.open_checkpoint(init)
     if model not in ("", name):
         raise UserError(f"{init} holds the model '{name}', not '{model}': set --model {name}")
+    before = sensor_of(init, name, description).cfa
+    if cfa not in ("", before):
+        note(
+            f"{init} was trained on mosaics of order {before}, these are {cfa}: it has to learn where colours lie anew"
+        )
     generator = build_model(name)
     generator.load_state_dict(state)
     return name, generator

@@ -74,13 +74,18 @@ def open_model(source: str, device: torch.device) -> Model:
         raise UserError(f"{source} has weights that are not finite: its training diverged")
     generator = build_model(name).eval().requires_grad_(False)
     generator.load_state_dict(state)
-    sensor = _sensor_of(source, description) if "sensor" in description else SENSORS[model_spec(name).released_for]
+    sensor = sensor_of(source, name, description)
     config = settings.from_dict(description["config"]) if "config" in description else None
     return Model(source, name, generator.to(device, memory_format=torch.channels_last), sensor, config)
 
 
-def _sensor_of(source: str, description: dict) -> Sensor:
-    """The camera in a checkpoint's description."""
+def sensor_of(source: str, name: str, description: dict) -> Sensor:
+    """The camera that a generator was trained for: in its checkpoint's description, or that of the released models.
+
+    Raises `UserError` for a description of no camera.
+    """
+    if "sensor" not in description:
+        return SENSORS[model_spec(name).released_for]
     try:
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()}
         return Sensor(**values)

@@ -5,7 +5,7 @@ import torch
 
 from config import Config, Released
 from evaluation.metrics import psnr, psnr_float
-from tasks.isp import CHUNK, build_task
+from tasks.isp import CHUNK, build_generator, build_task
 from training.distributed import ALONE
 from training.run import Task
 
@@ -49,3 +49,10 @@ def test_the_released_code_permutes_the_photographs_without_a_condition(cheap_co
         names = build(vary(cheap_config, seed=seed, **options)).stages[1].batches.args[0].split
         in_place.append(sum(raw.stem == photo.stem for raw, photo in zip(names.raws, names.photos, strict=True)))
     assert (max(in_place) > 0) == on
+
+
+@pytest.mark.parametrize("cfa, noted", (("rggb", False), ("grbg", True)))
+def test_starting_from_a_generator_of_another_cfa_order_is_noted(make_files, capsys, cfa, noted):
+    weights, _, _ = make_files()
+    build_generator("", str(weights), cfa)
+    assert ("was trained on mosaics of order rggb, these are grbg" in capsys.readouterr().err) == noted

@@ -414,7 +414,7 @@ def load(path: Path) -> Config:
     """Read a run's config.json. Raises `UserError` if it is not one."""
     try:
         return from_dict(json.loads(path.read_text()))
-    except (ValueError, UserError) as error:
+    except (ValueError, RecursionError, UserError) as error:
         raise UserError(f"{path} is not a valid config: {error}") from None
 
 

@@ -45,13 +45,17 @@ ABLATIONS = {
         "texture critics on one layer of AlexNet, and the method's two",
         {name: f"--train.texture-critics {name}" for name in ("lin0", "lin1", "lin2", "lin3", "lin4", "lin0 lin3")},
     ),
+    "released": Ablation(
+        "the paper's text and the released code",
+        {"text": "", "released code": "--as-released", "hidden factor of the penalties": "--released.penalty-times-100"},
+    ),
     "color": Ablation(
         "what the colour critic sees (section 4.2)",
         {
             "ViT, blurred, 224": "",
             "ViT, blurred": "--backbones.vit-size 0",
             "ViT, sharp": "--backbones.vit-size 0 --train.no-blur-color",
-            "ViT, blurred, 224, normalised": "--backbones.vit-normalise",
+            "ViT, blurred, normalised": "--backbones.vit-size 0 --backbones.vit-normalise",
             "VGG, blurred": "--train.color-critic vgg",
             "AlexNet, blurred": "--train.color-critic alexnet",
         },

@@ -11,7 +11,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        device = probe.device
+        probe.item()  # "meta" has no values
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":

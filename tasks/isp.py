@@ -127,9 +127,7 @@ def build_generator(model: str, init: str, cfa: str = "") -> tuple[str, nn.Modul
         raise UserError(f"{init} holds the model '{name}', not '{model}': set --model {name}")
     before = sensor_of(init, name, description).cfa
     if cfa not in ("", before):
-        note(
-            f"{init} was trained on mosaics of order {before}, these are {cfa}: it has to learn where colours lie anew"
-        )
+        note(f"{init} was trained on mosaics of order {before}, these are {cfa}: it must learn anew where colours lie")
     generator = build_model(name)
     generator.load_state_dict(state)
     return name, generator

@@ -104,7 +104,12 @@ def test_whole_numbers_are_accepted_for_floats():
     assert from_dict({"train": {"gamma": 10}}).train.gamma == 10.0
 
 
-@pytest.mark.parametrize("text", ("{", "[1]", "3", '{"data": null}', '{"seed": "x"}', ""))
+@pytest.mark.parametrize("former, now", (("alexnet", ("lin0", "lin3")), ("image", ("grey",))))
+def test_an_earlier_version_named_the_texture_critics_by_what_all_of_them_see(former, now):
+    assert from_dict({"train": {"texture_critics": former}}).train.texture_critics == now
+
+
+@pytest.mark.parametrize("text", ("{", "[1]", "3", '{"data": null}', '{"seed": "x"}', "", 200_000 * "["))
 def test_a_damaged_config_file_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match="config.json is not a valid config: ."):

@@ -40,14 +40,15 @@ def test_a_gpu_becomes_the_current_device_and_computes_in_float32(monkeypatch, n
     """With a stand-in for the GPU."""
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", lambda size, device: SimpleNamespace(device=torch.device("cuda:0")))
+    probe = SimpleNamespace(device=torch.device("cuda:0"), item=lambda: 0.0)
+    monkeypatch.setattr(torch, "zeros", lambda size, device: probe)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     torch.backends.cuda.matmul.allow_tf32 = True
     assert choose_device(name) == torch.device("cuda:0") and chosen == [torch.device("cuda:0")]
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.mark.parametrize("name", ("quantum", "cuda:99", "cpu,gpu"))
+@pytest.mark.parametrize("name", ("quantum", "cuda:99", "cpu,gpu", "meta", "", "cpu:x"))
 def test_a_device_that_cannot_be_used_is_refused(name):
     with pytest.raises(UserError, match=f"device '{name}' cannot be used"):
         choose_device(name)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import nn
@@ -152,7 +153,6 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         raise UserError(f"mode '{train.mode}' has no term left: all its weights are 0")
     optimizer = torch.optim.Adam(generator.parameters(), train.lr, (train.beta1, train.beta2), fused=True)
     critic_optimizer = _critic_optimizer(train, adversaries)
-    updates = sum(any(step % a.every == 0 for a in adversaries) for step in range(1, train.steps + 1))
     features = {objective.feature for objective in (*terms, *adversaries)}
     return Trainer(
         generator,
@@ -164,7 +164,7 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
         schedule=_schedule(train, optimizer, train.steps),
-        critic_schedule=_schedule(train, critic_optimizer, updates),
+        critic_schedule=_schedule(train, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})),
         ema_decay=train.ema,
         target_gradients=quirks.target_gradients,
     )
@@ -180,6 +180,12 @@ def _critic_optimizer(train: Train, adversaries: Sequence[Adversary]) -> torch.o
         trained = [parameter for parameter in adversary.critic.parameters() if id(parameter) not in left_out]
         groups.append({"params": trained, "lr": train.lr_of.get(adversary.name, train.critic_lr)})
     return torch.optim.Adam(groups, train.critic_lr, (train.critic_beta1, train.beta2), fused=True)
+
+
+def _updates(steps: int, every: set[int]) -> int:
+    """How many of the numbers 1 to `steps` are multiples of a number in `every`, by inclusion and exclusion."""
+    chosen = (some for size in range(1, len(every) + 1) for some in combinations(every, size))
+    return sum((-1) ** (len(some) + 1) * (steps // math.lcm(*some)) for some in chosen)
 
 
 def _schedule(
@@ -201,13 +207,10 @@ def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks, qui
             continue
         if quirks.luminance_content and (feature, against) == ("vgg_rgb", "target"):
             feature = "vgg_luminance"
-        measured = name in ("lpips", "dists")
-        loss = (
-            LOSSES[name](networks.function(name), quirks.swapped_lpips and name == "lpips")
-            if measured
-            else LOSSES[name]()
-        )
-        built.append(Term(name, weight, feature, against, loss))
+        options = {}
+        if name in ("lpips", "dists"):
+            options = {"measure": networks.function(name), "swapped": quirks.swapped_lpips and name == "lpips"}
+        built.append(Term(name, weight, feature, against, LOSSES[name](**options)))
     return built
 
 

@@ -157,6 +157,18 @@ def test_generator_and_critics_have_their_own_momentum(make_config, make_trainer
     assert betas == [(0.0, 0.9), (0.3, 0.9)]
 
 
+def test_a_cosine_schedule_of_critics_with_their_own_steps_ends_with_the_run(make_config, make_trainer):
+    options = {"schedule": "cosine", "every_of": {"lin0": 4, "lin3": 6, "color": 3}, "content": 0.0}
+    config = make_config(**options)
+    trainer = make_trainer(replace(config, train=replace(config.train, steps=25)))
+    for _ in {step for step in range(1, 26) for every in (4, 6, 3) if step % every == 0}:
+        assert trainer.critic_optimizer.param_groups[0]["lr"] > 0.01 * config.train.critic_lr
+        trainer.critic_optimizer.step()
+        trainer.critic_schedule.step()
+    rates = [group["lr"] for group in trainer.critic_optimizer.param_groups]
+    assert rates == pytest.approx([0.01 * config.train.critic_lr] * 3)
+
+
 # --- the released code's ways ----------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ class Data:
     photos: str = ""
     """Layout "folders": the folder of photographs."""
     pairs: Literal["auto", "yes", "no"] = "auto"
-    """Do files of one name show one scene? auto: the layout decides ("folders", "ntire26": if all names match)."""
+    """Do files of one name show one scene? auto: as the layout says ("folders", "ntire26": if all names match)."""
     demo: bool = False
     """If there is nothing at `root`, make the demo dataset there from the photographs inside scikit-image."""
     raw_height: int = 0
@@ -58,9 +58,9 @@ class Data:
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
     val_count: int = 1024
-    """Number of validation pairs to draw from train/ if the dataset has no val/ (section 4.1)."""
+    """Validation pairs to draw from train/ if there is no val/ (section 4.1); a quarter, if they are over half."""
     test_count: int = 1024
-    """Number of test pairs to draw from train/ if the dataset has no test/ (section 4.1)."""
+    """Test pairs to draw from train/ if there is no test/ (section 4.1); a quarter, if they are over half."""
     exclude: str = ""
     """A text file of names, one a line, to leave out of train/, such as misaligned pairs (section 4.1: 17.6 %)."""
     unpaired: Literal["shuffled", "disjoint"] = "shuffled"

@@ -4,5 +4,6 @@
 - menon, reference: demosaicing, the content loss's reference image
 - folders, files, cache: dataset layouts and splits, reading files, keeping them decoded
 - patches, loader: training samples and batches, whole files for evaluation
+- notes: lines on stderr about what is left out
 - unprocess, cuts, simulate, demo: datasets of a simulated camera
 """

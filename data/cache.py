@@ -15,11 +15,12 @@ import numpy as np
 import storage
 from data.files import Reader, read_photo
 from data.folders import Split
+from data.notes import note
 from errors import UserError
 
 CACHES = ("auto", "memory", "disk", "off")
 SHARE = 0.5  # "auto" uses at most this share of the free memory or disk
-FORMAT = 2  # of a cache on disk: increase it when files are decoded or stored differently
+FORMAT = 3  # of a cache on disk: increase it when files are decoded or stored differently
 SAMPLED = 8  # mosaics, and photographs, that are decoded to estimate the size of all
 
 
@@ -101,7 +102,7 @@ def cached_files(split: Split, files: Files, cache: str, folder: Path, draws: in
         return OnDisk(files.reader, index)
     cache, size = _choose(cache, split, files, folder, processes)
     if cache == "off":
-        print(f"the decoded files take {size}, too much for a cache: they are read anew each time", file=sys.stderr)
+        note(f"the decoded files take {size}, too much for a cache: they are read anew each time")
         return files
     if cache == "memory":
         return InMemory(files.reader, dict(_decode(split, files, f"decoding {size}")))

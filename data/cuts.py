@@ -7,9 +7,11 @@ describes the camera and the plan, sources.txt lists the photographs of each spl
 
 import errno
 import json
+import shutil
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 
 import storage
 from data.folders import LAYOUTS
+from data.notes import printable
 from data.unprocess import Camera, expose, unprocess
 from errors import UserError
 
@@ -74,8 +77,11 @@ def progress(items: list, description: str):
 
 
 def refuse_existing(root: Path) -> Path:
-    """The absolute path of a folder to create. Raises `UserError` unless it is absent or an empty folder."""
+    """The absolute path of a folder to create. Raises `UserError` unless it is an empty folder, or can be created."""
     root = root.resolve()
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    if existing != root and not existing.is_dir():
+        raise UserError(f"cannot create {root}: {existing} is not a folder")
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise UserError(f"{root} exists; give another folder, or remove it")
     return root
@@ -90,7 +96,7 @@ def write_dataset(
     patch: int,
     licences: dict[str, str],
 ) -> None:
-    """Write the dataset whole or not at all.
+    """Write the dataset whole or not at all. The caller holds the lock of `root` (`locked`).
 
     Args:
         root: the folder to create; it must be absent or empty.
@@ -105,16 +111,49 @@ def write_dataset(
     """
     root = refuse_existing(root)
     sources = sorted({(side, name) for side, name, *_ in cuts})
-    lines = [f"{side}\t{name}\t{licences.get(name, 'licence: that of the photograph')}" for side, name in sources]
+    licence = "licence: that of the photograph"
+    lines = [f"{side}\t{printable(name)}\t{licences.get(name, licence)}" for side, name in sources]
+    with _temporary_folder(root, describe(camera, cuts, seed, patch)) as temporary:
+        (temporary / "sources.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        _write_patches(temporary, cuts, load, camera, seed, patch)
+
+
+@contextmanager
+def locked(root: Path, wait: bool) -> Iterator[None]:
+    """Hold the lock of the dataset at the absolute path `root`, which does not exist yet or is complete.
+
+    Raises `UserError` if another process holds it, unless told to `wait`, and if `root` cannot be created.
+    """
     try:
-        with storage.writing_folder(root) as temporary:
-            _write_patches(temporary, cuts, load, camera, seed, patch)
-            (temporary / "sources.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-            (temporary / "camera.json").write_text(describe(camera, cuts, seed, patch), encoding="utf-8")
+        with storage.lock(root.with_name(f".{root.name}.lock"), wait) as held:
+            if not held:
+                raise UserError(f"another process is writing {root}: wait for it, or give another folder")
+            yield
     except OSError as error:
         if error.errno not in CANNOT_CREATE:
             raise
         raise UserError(f"cannot create {root}: {error.strerror} ({error.filename})") from error
+
+
+@contextmanager
+def _temporary_folder(root: Path, description: str) -> Iterator[Path]:
+    """A hidden folder beside `root` that is renamed to `root` when the block ends; an error removes it.
+
+    camera.json, with the text `description`, is written first: by it, a folder that a killed process left is known to
+    be of no value.
+    """
+    temporary = root.with_name(f".{root.name}.partial")
+    if temporary.exists() and any(temporary.iterdir()) and not (temporary / "camera.json").is_file():
+        raise UserError(f"{temporary} is in the way, and not of this command: move it, or write the dataset elsewhere")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        (temporary / "camera.json").write_text(description, encoding="utf-8")
+        yield temporary
+        temporary.rename(root)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def describe(camera: Camera, cuts: list[Cut], seed: int, patch: int) -> str:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-import storage
-from data.cuts import SPLITS, check_patch, describe, grid, pick, shrink, write_dataset
+from data.cuts import SPLITS, check_patch, describe, grid, locked, pick, refuse_existing, shrink, write_dataset
 from data.files import read_photo
 from data.unprocess import Camera
 from errors import UserError
@@ -40,8 +39,12 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
     Raises:
         UserError: `root` holds anything else, or a value is impossible.
     """
-    root, photos, rng, cuts = Path(root).resolve(), demo_photographs(), np.random.default_rng(seed), []
+    root = Path(root).resolve()
     check_patch(patch)
+    simulated = Camera.random(seed, **camera)
+    if not (root / "camera.json").is_file():
+        refuse_existing(root)
+    photos, rng, cuts = demo_photographs(), np.random.default_rng(seed), []
     for name, (side, most, _) in DEMO.items():
         boxes = grid(photos[name].shape[:2], patch, patch // 2, SCALES)
         # Flat patches, such as the retina's black corners, teach nothing, and a min-max stretch divides by zero there.
@@ -50,9 +53,8 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
         cuts += pick([(side, name, *box) for box in boxes], most, rng)
     if missing := set(SPLITS) - {cut[0] for cut in cuts}:
         raise UserError(f"patch {patch} is too large for the demo photographs: no patch for {', '.join(missing)}")
-    simulated = Camera.random(seed, **camera)
     licences = {name: row[2] for name, row in DEMO.items()}
-    with storage.lock(root.with_name(f".{root.name}.lock")):  # several runs may start together
+    with locked(root, wait=True):  # several runs may start together
         if not _is_complete(root, len(cuts), describe(simulated, cuts, seed, patch)):
             write_dataset(root, cuts, photos.__getitem__, simulated, seed, patch, licences)
 
@@ -73,6 +75,6 @@ def demo_photographs() -> dict[str, np.ndarray]:
 
 def _is_complete(root: Path, pairs: int, description: str) -> bool:
     written = root / "camera.json"
-    if not written.is_file() or written.read_text(encoding="utf-8") != description:
+    if not written.is_file() or written.read_text("utf-8", "replace") != description:
         return False
     return len(list(root.glob("*/*/*.png"))) == 2 * pairs

@@ -1,11 +1,17 @@
 """Reading one file: RAW mosaics in several formats, and photographs."""
 
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+import storage
 from data.sensor import CFA_ORDERS, Sensor, mosaic_tensor
 from errors import UserError
 
@@ -13,13 +19,27 @@ CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", 
 MOSAIC_FILES = {".png", ".pgm", ".tif", ".tiff", ".npy", ".raw"} | CAMERA_FILES
 PHOTO_FILES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
 
+IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # others, such as EPS, start programs
+PHOTO_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")  # those that Pillow converts to RGB rightly
+PGM_HEADER = re.compile(rb"(P[25])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")  # width, height, largest value
+SIZE_OPTIONS = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
+LEVEL_OPTION = "--data.white-level (test_model.py: --white-level)"
+
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the mosaics of one camera."""
+    """Reads the mosaics of one camera. Raises `UserError` for an impossible size or white level."""
 
     sensor: Sensor
     headless_size: tuple[int, int] = (0, 0)  # (height, width) of .raw files without a header; (0, 0): unknown
+
+    def __post_init__(self) -> None:
+        height, width = self.headless_size
+        if self.headless_size != (0, 0) and min(height, width) <= 0:
+            raise UserError(f"the size of .raw files is {height}x{width}: give both {SIZE_OPTIONS}, positive")
+        if self.sensor.white_level < 255:
+            white = self.sensor.white_level
+            raise UserError(f"the white level is {white:g}: give the largest digital number with {LEVEL_OPTION}")
 
     def mosaic(self, path: Path) -> np.ndarray:
         """(H, W) digital numbers, uint16 or float32. Raises `UserError` as `read_mosaic` does."""
@@ -30,73 +50,66 @@ class Reader:
         return mosaic_tensor(mosaic, self.sensor)
 
 
+# --- mosaics ---------------------------------------------------------------------------------------------------------
+
+
 def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Read one mosaic, (H, W), digital numbers (uint16 or float32).
 
     The formats are:
     - PNG, PGM or TIFF with one channel;
-    - NPY, (H, W) or R, G, G, B at half resolution (H/2, W/2, 4), digital numbers or fractions of white;
+    - NPY, (H, W) or R, G, G, B at half resolution (H/2, W/2, 4);
     - RAW without a header, 16-bit little-endian, of `headless_size` (height, width);
     - a camera's own file (DNG, NEF, CR2, ...), its visible area, read by LibRaw.
 
-    Raises `UserError` if the file is missing or damaged, is not a Bayer mosaic of even sides and more than 8 bits, or
-    contradicts `sensor`.
+    Real numbers (NPY, TIFF) up to 1 are fractions of white. Raises `UserError` if the file is missing or damaged, is
+    not a Bayer mosaic of even sides and more than 8 bits, or contradicts `sensor`.
     """
-    if not path.is_file():
-        raise UserError(f"no file {path}")
     suffix = path.suffix.lower()
-    if suffix == ".npy":
-        mosaic = _read_npy(path, sensor)
-    elif suffix == ".raw":
-        mosaic = _read_headless(path, headless_size)
-    elif suffix == ".pgm":
-        mosaic = _read_pgm(path)
-    elif suffix in CAMERA_FILES:
-        mosaic = _read_camera_file(path, sensor)
-    else:
-        mosaic = _decode(path)
+    with _reading(path):
+        if suffix == ".npy":
+            mosaic = _read_npy(path, sensor)
+        elif suffix == ".raw":
+            mosaic = _read_headless(path, headless_size)
+        elif suffix == ".pgm":
+            mosaic = _read_pgm(path)
+        elif suffix in CAMERA_FILES:
+            mosaic = _read_camera_file(path, sensor)
+        else:
+            mosaic = _read_image(path)
+    if mosaic.dtype.kind == "f" and mosaic.size and mosaic.max() <= 1:
+        mosaic = mosaic * np.float32(sensor.white_level)
     _check_mosaic(path, mosaic, sensor)
-    return mosaic
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Read one photograph, (H, W, 3) uint8 sRGB, upright. Raises `UserError` if the file is missing or damaged."""
-    return _decode(path, index=0, mode="RGB", rotate=True)
+    return mosaic if mosaic.dtype == np.uint16 else mosaic.astype(np.float32)
 
 
 def _check_mosaic(path: Path, mosaic: np.ndarray, sensor: Sensor) -> None:
     if mosaic.ndim != 2:
         raise UserError(f"{path} is not a mosaic: its shape is {mosaic.shape}, not (height, width)")
-    if mosaic.dtype == np.uint8:
-        raise UserError(f"{path} has 8 bits a pixel; a RAW mosaic needs its full bit depth (a 16-bit file)")
+    if mosaic.dtype.itemsize == 1:
+        raise UserError(f"{path} has at most 8 bits a pixel; a RAW mosaic needs its full bit depth (a 16-bit file)")
     height, width = mosaic.shape
     if height % 2 or width % 2 or not mosaic.size:
         raise UserError(f"{path} is {height}x{width} (height x width), but a Bayer mosaic needs even sides: crop it")
     if not np.isfinite(mosaic.max()) or mosaic.max() > sensor.white_level or mosaic.min() < 0:
         raise UserError(
             f"{path} has values from {mosaic.min():g} to {mosaic.max():g}, outside 0 to the white level "
-            f"{sensor.white_level:g}: check --data.white-level (test_model.py: --white-level)"
+            f"{sensor.white_level:g}: check {LEVEL_OPTION}"
         )
 
 
-def _decode(path: Path, **options) -> np.ndarray:
-    import imageio.v3 as iio
-
-    try:
-        return iio.imread(path, plugin="pillow", **options)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's errors for damaged or truncated files
-        raise UserError(f"cannot read {path}: {error}") from None
+def _read_image(path: Path) -> np.ndarray:
+    with _open_image(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{path} holds {image.n_frames} images; the file of a mosaic must hold one")
+        return np.array(image)
 
 
 def _read_npy(path: Path, sensor: Sensor) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    # A memory map never unpickles, and does not reserve what a damaged header promises.
+    array = np.array(np.lib.format.open_memmap(path, mode="r"))
     if array.dtype.kind not in "uif":
         raise UserError(f"{path} holds {array.dtype} values, not integers or real numbers")
-    if array.dtype.kind == "f" and array.size and array.max() <= 1:  # fractions of white
-        array = array * np.float32(sensor.white_level)
     if array.ndim == 3 and array.shape[2] == 4:
         if sensor.cfa != "rggb":
             raise UserError(
@@ -105,14 +118,13 @@ def _read_npy(path: Path, sensor: Sensor) -> np.ndarray:
             )
         height, width, _ = array.shape
         array = array.reshape(height, width, 2, 2).swapaxes(1, 2).reshape(2 * height, 2 * width)
-    return array if array.dtype in (np.uint8, np.uint16) else array.astype(np.float32)
+    return array
 
 
 def _read_headless(path: Path, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     if not (height and width):
-        options = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
-        raise UserError(f"{path} has no header: give its size with {options}")
+        raise UserError(f"{path} has no header: give its size with {SIZE_OPTIONS}")
     found, expected = path.stat().st_size, 2 * height * width
     if found != expected:
         raise UserError(f"{path} has {found} bytes, but {height}x{width} 16-bit pixels are {expected} bytes")
@@ -120,26 +132,36 @@ def _read_headless(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _read_pgm(path: Path) -> np.ndarray:
-    import cv2
-
-    mosaic = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow would stretch 10 bits to 16
-    if mosaic is None:
-        raise UserError(f"cannot read {path}: it is not a PGM file, or truncated")
-    return mosaic
+    """Pillow would stretch 10 bits to 16, and OpenCV prints its own errors and reserves what a header promises."""
+    content = path.read_bytes()
+    header = PGM_HEADER.match(content)
+    if not header:
+        raise UserError(f"cannot read {path}: it is not a PGM file")
+    kind, (width, height, largest) = header[1], map(int, header.groups()[1:])
+    if largest > 65535:
+        raise UserError(f"{path} has values up to {largest}; a PGM file has at most 65535")
+    depth, pixels = 1 if largest < 256 else 2, content[header.end() :]
+    if kind == b"P2":  # numbers as text
+        numbers = np.array(pixels.split()[: width * height], np.uint8 if depth == 1 else np.uint16)
+    else:
+        numbers = np.frombuffer(pixels, f">u{depth}", min(width * height, len(pixels) // depth))
+    if numbers.size < width * height:
+        raise UserError(f"cannot read {path}: it is truncated, {numbers.size} of {width}x{height} pixels are there")
+    return numbers.reshape(height, width).astype(numbers.dtype.newbyteorder("="))
 
 
 def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
     import rawpy
 
-    try:
-        with rawpy.imread(str(path)) as raw:
-            mosaic = raw.raw_image_visible.copy()
-            cfa = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
-            black = raw.black_level_per_channel
-    except (rawpy.LibRawError, OSError) as error:
-        raise UserError(f"LibRaw cannot read {path}: {error}") from None
+    with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
+        pattern = raw.raw_pattern  # None or not 2x2 if the file is demosaiced, monochrome or from X-Trans
+        if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:
+            raise UserError(f"{path} is not from a Bayer sensor, or already demosaiced (linear DNG): leave it out")
+        mosaic = raw.raw_image_visible.copy()
+        cfa = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
+        black = raw.black_level_per_channel
     if mosaic.ndim != 2 or cfa not in CFA_ORDERS:
-        raise UserError(f"{path} is not from a Bayer sensor")
+        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
     if cfa != sensor.cfa:
         advice = f"set --data.cfa {cfa} (test_model.py: --cfa {cfa})"
         raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: {advice}")
@@ -148,3 +170,76 @@ def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
         advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
         raise UserError(f"{path} has the black level {black[0]:g}, not {sensor.black_level[0]:g}: {advice}")
     return mosaic
+
+
+# --- photographs -----------------------------------------------------------------------------------------------------
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Read one photograph, (H, W, 3) uint8 sRGB, upright; 16 bits are reduced to 8, transparency is ignored.
+
+    Raises `UserError` if the file is missing or damaged, or its colours are not RGB or grey.
+    """
+    from PIL import Image, ImageOps
+
+    with _reading(path), _open_image(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+            grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # Pillow would clip 16 bits at 255
+            return np.array(Image.fromarray(grey.astype(np.uint8)).convert("RGB"))
+        if image.mode not in PHOTO_MODES:
+            raise UserError(f"{path} has the pixel format {image.mode}, not RGB or grey: convert it to 8-bit sRGB")
+        return np.array(image.convert("RGB"))
+
+
+# --- opening files ---------------------------------------------------------------------------------------------------
+
+
+def check_file(path: Path) -> None:
+    """Raise `UserError` unless there is a regular file at `path`. Reading from a pipe could wait for ever."""
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, but should be a file: rename it, or remove it")
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a link to {os.readlink(path)}, which is missing: restore that file, or remove it")
+    if path.exists():
+        raise UserError(f"{path} is a pipe, socket or device, but should be a file: remove it")
+    raise UserError(f"no file {path}")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """While the file at `path` is read: turn an error into a `UserError` that names it."""
+    try:
+        check_file(path)
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise many types for damaged files, some with the advice to load unsafely
+        raise UserError(f"cannot read {path}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # such as "Permission denied"
+        return error.strerror
+    text = error.args[0] if error.args else ""
+    text = text.decode(errors="replace") if isinstance(text, bytes) else storage.first_line(error)  # bytes: LibRaw's
+    return f"it is damaged, truncated, or of another format ({text})"
+
+
+@contextmanager
+def _open_image(path: Path) -> Iterator:
+    """The PIL image at `path`, not decoded yet."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow warns of is read all the same, or refused below
+    try:
+        opened = Image.open(path, formats=IMAGE_FORMATS)
+    except Image.DecompressionBombError:
+        limit = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
+        raise UserError(f"{path} is too large, images may have {limit}: shrink it, or cut it into parts") from None
+    except Image.UnidentifiedImageError:
+        raise UserError(f"cannot read {path}: it is not an image ({', '.join(IMAGE_FORMATS)}), or damaged") from None
+    with opened:
+        yield opened

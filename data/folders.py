@@ -4,14 +4,20 @@ A split depends on file names alone, so it is the same on every machine.
 """
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.files import MOSAIC_FILES, PHOTO_FILES
+from data.files import MOSAIC_FILES, PHOTO_FILES, check_file
+from data.notes import note
 from errors import UserError
+
+NEARLY_ALL = 0.9  # pairs="auto": if so many of all names match, names without a partner are a mistake
+FEW = 10  # fewer mosaics or photographs of one's own camera are hardly enough to train on
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,10 @@ def open_dataset(
         raw: the folder of mosaics, for a `rootless` layout.
         photos: the folder of photographs, for a `rootless` layout.
         pairs: whether equal names mean the same scene: "yes", "no", or "auto". "auto" is "yes" for a layout that is
-            `paired_by_default`; for others, files are paired if all names are equal.
+            `paired_by_default`; for others, files are paired if all names are equal. Then names that nearly all match
+            are refused, because a file is probably missing.
         val: pairs to draw from train/ for validation if there is no val/ with pairs. They are those whose names come
-            first by SHA-256.
+            first by SHA-256. If they were more than half of train/, a quarter of it is drawn.
         test: likewise, for the test.
         exclude: a text file with names (one a line, with suffix or without) to leave out of train/, such as the
             misaligned pairs that the paper leaves out.
@@ -89,9 +96,15 @@ def open_dataset(
         {"train": Split, "val": Split, "test": Split}; val and test are empty if there are no pairs for them.
 
     Raises:
-        UserError: unknown layout, missing folders or files, missing partners, or too few pairs.
+        UserError: unknown layout, missing folders or files, or missing partners.
     """
     splits = _find(layout, root, raw, photos, pairs)
+    counts = len(splits["train"].raws), len(splits["train"].photos)
+    if find_layout(layout).rootless and min(counts) < FEW and (val or test):  # without val and test: not for training
+        note(
+            f"{counts[0]} mosaics and {counts[1]} photographs are few to train on: collect at least {FEW}, better "
+            "hundreds of each, of many scenes"
+        )
     if exclude:
         splits["train"] = _exclude(splits["train"], Path(exclude))
     for name, count in (("val", val), ("test", test)):
@@ -136,13 +149,20 @@ def _split_folder(folder: Path, layout: Layout, pairs: str) -> Split:
 
 def _two_folders(raw: Path, photos: Path, pairs: str) -> Split:
     raw_files, photo_files = _files(raw, MOSAIC_FILES), _files(photos, PHOTO_FILES)
-    single = sorted(raw_files.keys() ^ photo_files.keys())
-    if pairs == "yes" and single:
+    single, common = sorted(raw_files.keys() ^ photo_files.keys()), len(raw_files.keys() & photo_files.keys())
+    if single and pairs != "no":
         side = raw if single[0] in raw_files else photos
-        raise UserError(
-            f"{raw} and {photos} must hold the same names, but {len(single)} are in one of them only (the first: "
-            f"'{single[0]}' in {side.name}); for unpaired training data set --data.pairs no"
-        )
+        found = f"{len(single)} are in one of them only (the first: '{single[0]}' in {side.name})"
+        if pairs == "yes" or common >= NEARLY_ALL * (common + len(single)):
+            raise UserError(
+                f"{raw} and {photos} must hold the same names, but {found}; for unpaired training data set "
+                "--data.pairs no"
+            )
+        if common:
+            note(
+                f"{common} names are in both {raw} and {photos}, but {found}: the files are taken as unpaired; "
+                "--data.pairs yes or no says which they are"
+            )
     if single or pairs == "no":
         return Split(tuple(raw_files.values()), tuple(photo_files.values()), paired=False)
     return Split(tuple(raw_files.values()), tuple(photo_files[stem] for stem in raw_files), paired=True)
@@ -152,9 +172,28 @@ def _files(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     """{stem: file}, sorted by name; numbers are sorted as numbers."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    found, others, folders = [], Counter(), []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if path.name.startswith("."):
+                continue
+            if path.suffix.lower() in suffixes:
+                if not entry.is_file():  # the entry knows that without asking the disk
+                    check_file(path)
+                found.append(path)
+            elif entry.is_dir():
+                folders.append(path.name)
+            else:
+                others[path.suffix.lower() or "without a suffix"] += 1
+    kinds = f"{others.total()} files in {folder} are not read: {', '.join(sorted(others))}"
     if not found:
-        raise UserError(f"no images in {folder} ({', '.join(sorted(suffixes))})")
+        reasons = [kinds] if others else []
+        reasons += [f"its folders, such as {min(folders)}, are not searched: give one of them"] if folders else []
+        reason = "; ".join(reasons) or "it is empty"
+        raise UserError(f"no images in {folder} ({', '.join(sorted(suffixes))}): {reason}")
+    if others:
+        note(kinds)
     found.sort(key=lambda path: (path.stem.zfill(12), path.name))
     files = {path.stem: path for path in found}
     if len(files) < len(found):
@@ -168,7 +207,7 @@ def _exclude(train: Split, exclude: Path) -> Split:
         raise UserError(f"no file {exclude} with the names to exclude")
     if not train.paired:
         raise UserError(f"{exclude} names pairs to exclude, but the training files are not paired")
-    names = {line.strip() for line in exclude.read_text(errors="replace").splitlines()} - {""}
+    names = {line.strip() for line in exclude.read_text("utf-8-sig", "surrogateescape").splitlines()} - {""}
     names_of = [{raw.stem, raw.name, photo.name} for raw, photo in zip(train.raws, train.photos, strict=True)]
     unknown = sorted(names.difference(*names_of))
     if unknown:
@@ -180,11 +219,12 @@ def _exclude(train: Split, exclude: Path) -> Split:
 
 
 def _draw(train: Split, count: int, name: str) -> tuple[Split, Split]:
-    """Move `count` pairs out of `train`: (the remaining pairs, the drawn pairs)."""
+    """Move `count` pairs, or a quarter if that is more than half, out of `train`: (the remaining, the drawn pairs)."""
     if 2 * count > len(train):
-        raise UserError(
-            f"{len(train)} training pairs are too few to draw {count} for '{name}': "
-            f"set --data.{name}-count to {len(train) // 4} or less"
+        wanted, count = count, len(train) // 4
+        note(
+            f"{count} of the {len(train)} training pairs are drawn for '{name}', because {wanted} would be more than "
+            f"half of them; --data.{name}-count sets the number"
         )
     order = _by_hash(train.raws)
     return train.take(sorted(order[count:])), train.take(sorted(order[:count]))
@@ -192,7 +232,8 @@ def _draw(train: Split, count: int, name: str) -> tuple[Split, Split]:
 
 def _by_hash(paths: Sequence[Path]) -> list[int]:
     """Indices in an order that looks random and depends on the file names alone."""
-    return sorted(range(len(paths)), key=lambda i: hashlib.sha256(paths[i].stem.encode()).digest())
+    names = [path.stem.encode("utf-8", "surrogateescape") for path in paths]
+    return sorted(range(len(paths)), key=lambda i: hashlib.sha256(names[i]).digest())
 
 
 # --- training without pairs ------------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ def training_batches(
 
     A batch depends on its step alone, not on the number of workers or on earlier batches. Process `rank` of `size`
     gets its share of each `batch`; together, the shares are the batch that a single process would get. `workers` is the
-    number of reading processes; with 0, this process reads. Raises `UserError` for a file that cannot be used.
+    number of reading processes; with 0, this process reads. Raises `UserError` for a file that cannot be used, or if a
+    reading process was killed.
 
     Close the generator to end the reading processes: at the end of Python, torch may fail to do so.
     """
@@ -53,10 +54,17 @@ def training_batches(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # otherwise each loader would draw from torch's global random state
     )
-    for loaded in loader:
-        if isinstance(loaded, UserError):
-            raise loaded
-        yield {name: tensor.to(device, non_blocking=True) for name, tensor in loaded.items()}
+    try:
+        for loaded in loader:
+            if isinstance(loaded, UserError):
+                raise loaded
+            yield {name: tensor.to(device, non_blocking=True) for name, tensor in loaded.items()}
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):
+            raise
+    # Not raised in the handler above: the other reading processes end when the error that holds the loader is gone.
+    advice = "lower --data.workers or --data.batch"
+    raise UserError(f"a process that reads patches was killed, probably for lack of memory: {advice}")
 
 
 class _ErrorsAsSamples(Dataset):

@@ -76,9 +76,9 @@ class Patches(Dataset):
     - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference.
 
     Files are drawn in epochs, without repeats within an epoch; with a `chunk`, in chunks of so many samples, each a new
-    choice of the files without repeats (released code; of all files, if the chunk has more samples). In a paired split, mosaic and target are the same window
-    of the same scene. Otherwise their windows are independent, and so are the draws of files, unless the split is
-    `coupled`.
+    choice of the files without repeats (released code; of all files, if the chunk has more samples). In a paired split,
+    mosaic and target are the same window of the same scene. Otherwise their windows are independent, and so are the
+    draws of files, unless the split is `coupled`.
 
     Args:
         split: the files to draw from.

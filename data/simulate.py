@@ -6,7 +6,6 @@
 The files have the layout of Fujifilm UltraISP (`data.cuts`).
 """
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from data.cuts import Cut, check_patch, grid, pick, progress, refuse_existing, write_dataset
+from data.cuts import Cut, check_patch, grid, locked, pick, progress, refuse_existing, write_dataset
 from data.demo import make_demo
-from data.files import read_photo
+from data.files import PHOTO_FILES, read_photo
+from data.notes import note
 from data.sensor import Cfa
 from data.unprocess import Camera
 from errors import UserError, run_cli
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+SUFFIXES = sorted(PHOTO_FILES | {".bmp"})
 
 
 def survey(folder: Path, side: int) -> tuple[dict[str, tuple[int, int]], str]:
@@ -33,25 +33,26 @@ def survey(folder: Path, side: int) -> tuple[dict[str, tuple[int, int]], str]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the photographs")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
+    paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    names = [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
+    images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    others = sorted({*names} - {*images})
+    if not images:
+        found = f"{len(others)} other files, such as {others[0]}" if others else "no file"
+        raise UserError(f"{folder} holds no image ({', '.join(SUFFIXES)}), but {found}")
     shapes, broken, small = {}, [], []
-    for path in progress(paths, "reading"):
+    for name in progress(images, "reading"):
         try:
-            height, width = read_photo(path).shape[:2]
-        except UserError:
-            broken.append(path.name)
+            height, width = read_photo(folder / name).shape[:2]
+        except UserError as error:
+            broken.append(str(error))
             continue
         if min(height, width) < side:
-            small.append(path.name)
+            small.append(name)
         else:
-            shapes[str(path.relative_to(folder))] = height, width
-    skipped = [
-        f"{len(names)} {reason} (such as {names[0]})"
-        for names, reason in ((broken, "unreadable"), (small, f"smaller than {side} x {side}"))
-        if names
-    ]
+            shapes[name] = height, width
+    reasons = (broken, "unreadable"), (small, f"smaller than {side} x {side}"), (others, "of other formats")
+    skipped = [f"{len(examples)} {reason} (the first: {examples[0]})" for examples, reason in reasons if examples]
     if not shapes:
         raise UserError(f"{folder} holds no usable image: {', '.join(skipped)}")
     return shapes, ", ".join(skipped)
@@ -101,16 +102,17 @@ def simulate_folder(
 ) -> None:
     """Write a dataset from a folder of photographs; the arguments are those of `simulate`."""
     check_patch(patch)
-    if not scales or not all(0 < scale <= 1 for scale in scales) or min(val, test, stride) < 0:
-        raise UserError("scales must lie in (0, 1], and stride, val and test must not be negative")
-    refuse_existing(out)  # before all photographs are read
+    if not scales or not all(0 < scale <= 1 for scale in scales) or min(val, test) < 0 or stride < 1:
+        raise UserError("scales must lie in (0, 1], stride must be at least 1, val and test must not be negative")
+    out = refuse_existing(out)  # before all photographs are read
     shapes, skipped = survey(folder, patch)
     if skipped:
-        print(f"skipped {skipped}", file=sys.stderr)
+        note(f"skipped {skipped}")
     cuts = split(shapes, patch, stride, scales, val, test, np.random.default_rng(seed))
     if not any(cut[0] == "train" for cut in cuts):
         raise UserError(f"{folder} leaves no patch for training; give more photographs or a smaller patch")
-    write_dataset(out, cuts, lambda name: read_photo(folder / name), camera, seed, patch, {})
+    with locked(out, wait=False):
+        write_dataset(out, cuts, lambda name: read_photo(folder / name), camera, seed, patch, {})
 
 
 def simulate(
@@ -152,10 +154,11 @@ def simulate(
     if photos == "demo":
         if (stride, scales, val, test) != (None, (1.0,), 64, 64):
             raise UserError("the demo dataset has its own stride, scales, val and test: leave these options out")
-        make_demo(out, patch or 128, seed, **fixed)
+        make_demo(out, 128 if patch is None else patch, seed, **fixed)
     else:
-        camera, patch = Camera.random(seed, **fixed), patch or 256
-        simulate_folder(Path(photos), out, camera, seed, patch, stride or patch, scales, val, test)
+        camera, patch = Camera.random(seed, **fixed), 256 if patch is None else patch
+        stride = patch if stride is None else stride
+        simulate_folder(Path(photos), out, camera, seed, patch, stride, scales, val, test)
 
 
 if __name__ == "__main__":

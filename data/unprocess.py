@@ -50,8 +50,13 @@ class Camera:
         offsets(self.cfa)  # raises for an unknown order
         if not 0 <= min(self.black) <= max(self.black) < self.white <= 65535:
             raise UserError(f"black is {self.black}, white {self.white}; 0 <= black < white <= 65535 must hold")
-        if min(self.shot, self.read) < 0:
-            raise UserError(f"shot noise is {self.shot}, read noise {self.read}; neither may be negative")
+        if self.white < 255:
+            raise UserError(f"white is {self.white}, but must be at least 255: a RAW mosaic has 8 bits or more")
+        if not (0 <= self.shot <= 1 and 0 <= self.read < float("inf")):
+            raise UserError(
+                f"shot noise is {self.shot}, read noise {self.read}; neither may be negative or infinite, "
+                "and shot noise must not exceed 1"
+            )
 
     @classmethod
     def random(cls, seed: int, matrix: int | None = None, shot: float | None = None, **fixed) -> "Camera":
@@ -71,7 +76,7 @@ class Camera:
         gains = dict(rgb_gain=1 / rng.normal(0.8, 0.1), red_gain=rng.uniform(1.9, 2.4), blue_gain=rng.uniform(1.5, 1.9))
         drawn = np.exp(rng.uniform(np.log(1e-5), np.log(1e-4)))
         shot = drawn if shot is None else shot
-        read = np.exp(2.18 * np.log(shot) + 1.20 + rng.normal(0, 0.26)) if shot > 0 else 0.0
+        read = np.exp(2.18 * np.log(shot) + 1.20 + rng.normal(0, 0.26)) if 0 < shot <= 1 else 0.0
         if matrix is not None and not 0 <= matrix < len(XYZ2CAM):
             raise UserError(f"matrix is {matrix}, but must be 0 to {len(XYZ2CAM) - 1}")
         xyz2cam = np.average(XYZ2CAM, axis=0, weights=weights) if matrix is None else XYZ2CAM[matrix]

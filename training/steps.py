@@ -128,6 +128,15 @@ class Trainer:
         """The generator to validate and save: the moving average, once there is one."""
         return self.ema.module if self.ema and self.ema.n_averaged > 0 else self.generator
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the next step: {"lr/generator": ..., "lr/NAME": ...} with the name of each critic."""
+        rates = {"lr/generator": self.optimizer.param_groups[0]["lr"]}
+        if self.critic_optimizer:  # with a group for each critic, or one for all
+            groups = self.critic_optimizer.param_groups
+            rates |= {f"lr/{a.name}": groups[i % len(groups)]["lr"] for i, a in enumerate(self.adversaries)}
+        return rates
+
     def step(self, batch: Batch, number: int) -> dict[str, Tensor]:
         """Update the generator, and each critic at every `every`-th `number`.
 

@@ -146,6 +146,16 @@ def test_drawn_pairs_depend_on_names_alone(tmp_path, make_part):
     assert all(stems(one[name].raws) == stems(two[name].raws) for name in one)
 
 
+@pytest.mark.parametrize("name", ("val", "test"))
+def test_a_quarter_is_drawn_with_a_note_if_the_count_is_more_than_half(tmp_path, make_part, capsys, name):
+    make_part(tmp_path / "train", "fujifilm", range(9))
+    for count, drawn in ((4, 4), (5, 2), (1024, 2)):
+        splits = open_dataset("fujifilm", str(tmp_path), **{"val": 0, "test": 0, name: count})
+        assert (len(splits["train"]), len(splits[name])) == (9 - drawn, drawn)
+        sentence = f"note: 2 of the 9 training pairs are drawn for '{name}', because {count} would be more than half"
+        assert capsys.readouterr().err.startswith(sentence) == (drawn < count)
+
+
 def test_a_larger_validation_split_contains_the_smaller(tmp_path, make_part):
     make_part(tmp_path / "train", "fujifilm", range(12))
     few, more = (stems(open_dataset("fujifilm", str(tmp_path), val=n, test=0)["val"].raws) for n in (2, 5))
@@ -216,13 +226,6 @@ def test_two_files_of_the_same_stem_are_refused(tmp_path, make_part, write_photo
         open_dataset("fujifilm", str(tmp_path), val=0, test=0)
 
 
-@pytest.mark.parametrize("name", ("val", "test"))
-def test_too_few_pairs_to_draw_from_are_refused(tmp_path, make_part, name):
-    make_part(tmp_path / "train", "fujifilm", range(8))
-    with pytest.raises(UserError, match=f"8 training pairs are too few to draw 5.*--data.{name}-count to 2"):
-        open_dataset("fujifilm", str(tmp_path), **{"val": 0, "test": 0, name: 5})
-
-
 def test_an_excluded_name_must_belong_to_a_pair(tmp_path, make_part):
     make_part(tmp_path / "train", "zrr", range(6))
     (tmp_path / "exclude.txt").write_text("3\ntrain/4.png\n")
@@ -249,6 +252,28 @@ def test_shuffled_keeps_every_scene_on_both_sides_in_an_order_fixed_by_the_seed(
     once, again, other = (unpaired(split, "shuffled", seed) for seed in (0, 0, 1))
     assert once == again and once.photos != other.photos and not once.paired
     assert once.raws == split.raws and sorted(once.photos) == sorted(split.photos) and once.photos != split.photos
+
+
+def partners(split: Split) -> list[int]:
+    """The number of the photograph that is drawn with each mosaic."""
+    return [int(stem) for stem in stems(split.photos)]
+
+
+@pytest.mark.parametrize("count", range(2, 8))
+def test_shuffled_leaves_no_photograph_with_its_own_mosaic(count):
+    orders = {tuple(partners(unpaired(split_of(count), "shuffled", seed))) for seed in range(100)}
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert not any(order[i] == i for order in orders for i in range(count))
+    assert len(orders) == {2: 1, 3: 2, 4: 9}.get(count, len(orders)) > (count > 2)  # every derangement is possible
+
+
+@pytest.mark.parametrize("count", (2, 3, 7))
+def test_shuffled_with_fixed_points_is_the_seed_s_plain_permutation(count):
+    for seed in range(20):
+        split = unpaired(split_of(count), "shuffled", seed, fixed_points=True)
+        assert partners(split) == np.random.default_rng(seed).permutation(count).tolist() and split.coupled
+        if not any(i == k for i, k in enumerate(partners(split))):  # the first one without fixed points is taken
+            assert unpaired(split_of(count), "shuffled", seed) == split
 
 
 @pytest.mark.parametrize("count", (2, 7, 20))

@@ -1,6 +1,8 @@
 """Training batches that can start at any step, and whole files for evaluation."""
 
 import multiprocessing
+import os
+import signal
 from itertools import islice
 from pathlib import Path
 
@@ -63,6 +65,20 @@ def test_a_damaged_file_is_reported_without_a_traceback(scenes, tmp_path, worker
     with pytest.raises(UserError) as caught:
         next(training_batches(Patches(split, scenes.files, PATCH, seed=0), 2, 0, workers, CPU))
     assert str(broken) in str(caught.value) and "Traceback" not in str(caught.value)
+    assert caught.value.__traceback__ and not multiprocessing.active_children()  # Python's end would wait for them
+
+
+class Killed(Patches):
+    """Patches whose reading process is killed, as the system does when memory is full."""
+
+    def __getitem__(self, k: int) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_reading_process_is_reported_without_a_traceback(scenes):
+    with pytest.raises(UserError, match="was killed, probably for lack of memory: lower --data.workers") as caught:
+        next(training_batches(Killed(scenes.split, scenes.files, PATCH, seed=0), 2, 0, 2, CPU))
+    assert caught.value.__traceback__ and not multiprocessing.active_children()  # Python's end would wait for them
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

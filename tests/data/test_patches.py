@@ -153,6 +153,39 @@ def test_an_epoch_draws_every_file_once(scenes, epoch, stage):
         assert sorted(scenes.number(scenes.digital_of_photo(sample["target"])) for sample in samples) == everything
 
 
+def drawn(scenes, split: Split, chunk: int, positions: range) -> list[tuple[int, int]]:
+    """The scenes of mosaic and target of each sample."""
+    samples = [Patches(split, scenes.files, PATCH, 3, chunk=chunk)[k] for k in positions]
+    values = [(scenes.digital(sample["mosaic"]), scenes.digital_of_photo(sample["target"])) for sample in samples]
+    return [(scenes.number(mosaic), scenes.number(target)) for mosaic, target in values]
+
+
+@pytest.mark.parametrize("chunk", (1, 2, 3, 4))
+def test_a_chunk_is_a_new_choice_of_files_without_repeats(scenes, chunk):
+    for split in (scenes.split, scenes.unpaired):
+        rows = drawn(scenes, split, chunk, range(12 * chunk))
+        chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
+        for side in (0, 1):
+            assert all(len({row[side] for row in part}) == chunk for part in chunks)
+            assert len({tuple(row[side] for row in part) for part in chunks}) > 3  # not one order again and again
+        covered = {row[0] for row in rows[: scenes.count // chunk * chunk]}
+        assert chunk == 1 or len(covered) < scenes.count  # unlike an epoch, it may leave files out and repeat others
+        assert all(mosaic == target for mosaic, target in rows) == split.paired
+
+
+@pytest.mark.parametrize("chunk", (5, 6, 100))
+def test_a_chunk_of_more_samples_than_files_is_an_epoch(scenes, chunk):
+    for split in (scenes.split, scenes.unpaired):
+        assert drawn(scenes, split, chunk, range(12)) == drawn(scenes, split, 0, range(12))
+
+
+@pytest.mark.parametrize("chunk", (0, 3, 100))
+def test_a_sample_of_a_chunk_depends_on_its_position_alone(scenes, chunk):
+    forwards = [Patches(scenes.unpaired, scenes.files, PATCH, 1, flips=True, chunk=chunk)[k] for k in range(9)]
+    patches = Patches(scenes.unpaired, scenes.files, PATCH, 1, flips=True, chunk=chunk)
+    assert all(same(patches[k], forwards[k]) for k in reversed(range(9)))
+
+
 @pytest.mark.parametrize("flips", (False, True))
 def test_a_pair_is_the_same_window_of_the_same_scene(scenes, flips):
     patches = Patches(scenes.split, scenes.files, PATCH, seed=0, flips=flips)

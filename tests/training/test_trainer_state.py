@@ -60,6 +60,15 @@ def test_the_schedules_advance_with_each_step():
     assert [o.param_groups[0]["lr"] for o in optimizers] == [0.125, 0.125]
 
 
+def test_the_rates_are_those_of_the_next_step():
+    trainer = make_full_trainer(0)
+    assert trainer.rates == pytest.approx({"lr/generator": 1e-2, "lr/adv_low": 1e-2, "lr/adv_high": 1e-2})
+    trainer.schedule.base_lrs = [0.5]
+    trainer.step(make_batch(), 1)
+    assert trainer.rates["lr/generator"] == trainer.optimizer.param_groups[0]["lr"] != 1e-2
+    assert make_trainer((TV,), lr=0.25).rates == {"lr/generator": 0.25}
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_step_without_an_update_of_the_critics_gives_no_warning():
     """PyTorch warns if a schedule advances before its optimizer's first step; they are updated every 2 steps."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 # The errors with which a file system refuses a request, as far as this platform has them.
 _NAMES = "EACCES EDQUOT EEXIST EIO EISDIR EMFILE ENAMETOOLONG ENOLCK ENOSPC ENOTDIR EPERM EROFS"
@@ -15,12 +16,27 @@ class UserError(Exception):
     """A mistake that the user can correct. The message says what happened, where, and what to do."""
 
 
+def exit_on_ctrl_c() -> None:
+    """Let Ctrl-C end this process at once, with status 130 and without a traceback, until `run_cli` begins.
+
+    A command calls this before its imports: importing torch takes seconds.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as in background jobs
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(*_) -> None:
+    os._exit(_report("interrupted", 130))
+
+
 def run_cli(main: Callable[[], None]) -> None:
     """Run `main`; on failure, print one line and exit.
 
     The exit status is 2 for a `UserError` or a file that cannot be read or written, 130 for Ctrl-C, and 141 if the
     reader of the output closed the pipe. Other exceptions pass through.
     """
+    if signal.getsignal(signal.SIGINT) is _exit:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except UserError as error:
@@ -36,7 +52,13 @@ def run_cli(main: Callable[[], None]) -> None:
         sys.exit(_report(f"error: cannot read or write {file}: {error.strerror}; existing files are unchanged", 2))
 
 
+def printable(text: str) -> str:
+    """The text in one line that every encoding can hold: file names may contain line breaks or be no UTF-8."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _report(message: str, status: int) -> int:
     """Print `message` to stderr; returns `status`."""
-    print(message, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a terminal that was closed
+        print(printable(message), file=sys.stderr, flush=True)
     return status

@@ -4,10 +4,16 @@ python fit.py [PRESET] [--section.field value ...] [--run NAME] [--resume]
 torchrun --nproc-per-node G -- fit.py ...     the same on G GPUs, which share each batch
 """
 
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,16 +22,19 @@ import tyro
 
 import config as settings
 from config import PRESETS, Config
+from data.cache import free_memory
 from data.folders import find_layout
 from errors import UserError, run_cli
 from tasks import isp
 from tasks.device import choose_device
 from tasks.modes import chosen_critics, find_mode
 from training.distributed import ALONE, Group, join, leave
-from training.run import Intervals, Run, claim_folder
+from training.folder import claim_folder, read_state
+from training.run import Intervals, Run
 
 # What a resumed run may change: fields and sections that do not affect the arithmetic of a step.
 RESUMABLE = {
+    "run",
     "runs",
     "device",
     "data.root",
@@ -64,13 +73,15 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     parsed = _parse(arguments, default)
     folder = Path(parsed.config.runs) / parsed.config.run
     if not (parsed.resume and (folder / "last.pt").exists()):
+        _refuse_overwriting(folder, parsed.config)
         refuse_ineffective(parsed.config, _differences(default, parsed.config))
         return parsed.config, parsed.resume
-    before = settings.load(folder / "config.json")
+    file = folder / "config.json"
+    before = settings.load(file) if file.exists() else _config_of(read_state(folder), folder)
+    # The folder's own name and place count: it may have been renamed or moved.
+    before = replace(before, run=parsed.config.run, runs=parsed.config.runs)
     after = _parse(arguments, before).config
-    changed = [name for name in _differences(before, after) if not _is_resumable(name, before)]
-    if changed:
-        raise UserError(f"a resumed run cannot change {', '.join(changed)}: start another run with --run NAME")
+    _refuse_changes(before, after)
     return after, True
 
 
@@ -98,6 +109,41 @@ def _flat(section: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _refuse_changes(before: Config, after: Config) -> None:
+    """Raise `UserError` for fields that a resumed run may not change."""
+    if changed := _changed(before, after):
+        old, new = _flat(before), _flat(after)
+        values = ", ".join(f"{name} was {old[name]} and is {new[name]}" for name in changed)
+        names = ", ".join(changed)
+        raise UserError(f"a resumed run cannot change {names}: start another run with --run NAME ({values})")
+
+
+def _refuse_overwriting(folder: Path, config: Config) -> None:
+    """Raise `UserError` if a run begins again, having saved no last.pt, and its checkpoints are of other settings."""
+    file = folder / "config.json"
+    if not (file.exists() and any(folder.glob("checkpoints/[!.]*.pt"))):
+        return
+    if changed := _changed(settings.load(file), config):
+        raise UserError(
+            f"{folder} has no last.pt to continue from, only checkpoints, which were trained with other settings "
+            f"({', '.join(changed)}): start another run with --run NAME"
+        )
+
+
+def _changed(before: Config, after: Config) -> list[str]:
+    """The fields that differ and that a resumed run may not change. No name of a model stands for any."""
+    after = after if after.model else replace(after, model=before.model)
+    return [name for name in _differences(before, after) if not _is_resumable(name, before)]
+
+
+def _config_of(state: dict[str, Any], folder: Path) -> Config:
+    """The config in a run's last.pt."""
+    try:
+        return settings.from_dict(state["config"])
+    except UserError as error:
+        raise UserError(f"{folder / 'last.pt'} holds a config of another version of this framework: {error}") from None
+
+
 def _is_resumable(name: str, before: Config) -> bool:
     if name == "train.steps":
         return before.train.schedule == "constant"  # a cosine schedule depends on the number of steps
@@ -117,7 +163,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     unused = [name for name in given if name in isp.unused_weights(config)]
     textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
     vit, paired = "color" in critics and train.color_critic == "vit", find_mode(train.mode).needs_pairs
-    whole = vit and train.blur_color and backbones.vit_size == 224 and not backbones.vit_normalise
+    seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
     for ineffective, sentence in (
         (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
@@ -136,7 +182,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
             "--released.permutation is for --data.unpaired shuffled in mode unpaired",
         ),
         (
-            config.as_released and vit and not whole,
+            config.as_released and seen.intersection(given),
             "with --as-released the ViT sees what the released one sees: leave out --train.no-blur-color, "
             "--backbones.vit-size and --backbones.vit-normalise",
         ),
@@ -146,20 +192,39 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
             raise UserError(f"a setting has no effect: {sentence}")
 
 
+def refuse_oversized(config: Config, device: torch.device, group: Group) -> None:
+    """Raise `UserError` for numbers with which this machine would hang, or fill its memory, before the first step."""
+    data, cores = config.data, os.cpu_count() or 1
+    most = max(64, 4 * cores)
+    if data.workers > most:
+        raise UserError(f"--data.workers {data.workers} starts too many processes for {cores} cores: {most} at most")
+    # At least, in float32: mosaic, input, reference, target, generated image and its gradient, with 1 or 3 channels.
+    need = data.batch // group.size * data.patch**2 * 4 * (1 + 1 + 3 + 3 + 3 + 3)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else free_memory()
+    if need > memory:
+        raise UserError(
+            f"a batch of {data.batch} patches of {data.patch} pixels needs {need / 2**30:,.0f} GiB for its images "
+            f"alone, and {device} has {memory / 2**30:,.0f} GiB free: lower --data.batch or --data.patch"
+        )
+
+
 def build_run(config: Config, resume: bool, group: Group = ALONE) -> Run:
     """Build the run of a config: at its start or, to `resume`, as in its last.pt. Claim its folder first."""
     folder, log = Path(config.runs) / config.run, config.log
-    resume = resume and (folder / "last.pt").exists()
-    task = isp.build_task(config, choose_device(group.device or config.device), group, resume)
+    state = read_state(folder) if resume and (folder / "last.pt").exists() else None
+    if state:
+        _refuse_changes(_config_of(state, folder), config)
+    task = isp.build_task(config, choose_device(group.device or config.device), group, state is not None)
     every = Intervals(log=log.every, validate=log.val_every, checkpoint=log.save_every, state=log.state_every)
-    return Run(folder, task, every, group, resume)
+    return Run(folder, task, every, group, state)
 
 
 def train(config: Config, resume: bool = False, group: Group = ALONE) -> Path:
     """Train a run to its end and return its folder. Raises `UserError` for whatever the user can mend."""
     isp.check_names(config)  # and that device and batch can be used: before any file is written
-    choose_device(group.device or config.device)
+    device = choose_device(group.device or config.device)
     group.share(config.data.batch)
+    refuse_oversized(config, device, group)
     folder = Path(config.runs) / config.run
     with claim_folder(folder, resume) if group.main else nullcontext():
         build_run(config, resume, group).train()
@@ -170,8 +235,12 @@ def main() -> None:
     config, resume = parse(sys.argv[1:])
     try:
         train(config, resume, join(config.device))
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise UserError("the device's memory is full: lower --data.batch or --data.patch") from None
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # how PyTorch reports that a CPU's memory is full
+            raise
+        raise UserError("the memory is full: lower --data.batch, --data.patch or --data.workers") from None
 
 
 def cli() -> None:

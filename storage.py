@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,28 +28,22 @@ def writing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; fill it, and it is renamed to `path` when the block ends.
-
-    `path` must not exist, or be an empty folder. An error removes the temporary folder.
-    """
-    temporary = path.with_name(f"{path.name}.partial")
-    if temporary.exists():
-        shutil.rmtree(temporary)  # left by a killed process
+def naming(path: Path) -> Iterator[None]:
+    """Put `path` into an `OSError` of the block that names no file, such as that of a full disk."""
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -84,7 +78,8 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of foreign files: old formats, sparse tensors
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # foreign and damaged files raise many types, some with the advice to load without safety
         reason = "it is damaged, not written by torch.save, or holds more than tensors and plain values"
         raise UserError(f"{path} is not a readable checkpoint or weights file: {reason}") from None

@@ -47,7 +47,11 @@ ABLATIONS = {
     ),
     "released": Ablation(
         "the paper's text and the released code",
-        {"text": "", "released code": "--as-released", "hidden factor of the penalties": "--released.penalty-times-100"},
+        {
+            "text": "",
+            "released code": "--as-released",
+            "hidden factor of the penalties": "--released.penalty-times-100",
+        },
     ),
     "color": Ablation(
         "what the colour critic sees (section 4.2)",

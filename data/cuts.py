@@ -20,9 +20,8 @@ import numpy as np
 
 import storage
 from data.folders import LAYOUTS
-from data.notes import printable
 from data.unprocess import Camera, expose, unprocess
-from errors import UserError
+from errors import UserError, printable
 
 Cut = tuple[str, str, float, int, int]  # split, photograph, scale, top, left (of the patch, in the scaled photograph)
 

@@ -88,7 +88,7 @@ def _collate(samples: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] 
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training process handles these, and ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the training process handles them, and ends these
         signal.signal(number, signal.SIG_IGN)
 
 

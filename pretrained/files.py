@@ -114,12 +114,13 @@ def fetch(url: str, path: Path, sha256: str) -> Path:
     existing file is then unchanged.
     """
     advice = f"put a copy of {url} at {path}"
+    path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is reported before any waiting
     require_host(url, advice)
-    path.parent.mkdir(parents=True, exist_ok=True)
     default = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:  # torch writes a temporary file, checks its hash, and renames it
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+        with storage.naming(path):
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(f"cannot download {path.name} ({error}); {advice}") from None
     except RuntimeError as error:

@@ -4,6 +4,11 @@ python -m pretrained.zoo                 lists the released ISPs
 python -m pretrained.zoo NAME [FOLDER]   downloads one, checks its SHA-256, and prints its path
 """
 
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +23,7 @@ from models import MODELS, build_model
 from pretrained.files import fetch
 
 REPOSITORY = (
-    "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data"
-    "/main"
+    "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data/main"
 )
 
 
@@ -115,7 +119,9 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
     path = locate(source)
     content = storage.load(path)
     if "generator" not in content:
-        return recognise(content, str(path)), content, {}
+        name = recognise(content, str(path))
+        _require_usable(content, name, path)
+        return name, content, {}
     state, name = content["generator"], content.get("model")
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a checkpoint of fit.py: its 'generator' is a {type(state).__name__}")
@@ -125,6 +131,7 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
         raise UserError(f"{path} holds an unknown model '{name}'; known are: {', '.join(MODELS)}")
     if difference := _difference(state, name):
         raise UserError(f"{path} holds weights that do not fit its model '{name}': {difference}")
+    _require_usable(state, name, path)
     return name, state, {key: value for key, value in content.items() if key != "generator"}
 
 
@@ -146,16 +153,33 @@ def recognise(state: dict[str, Any], source: str) -> str:
 
 def _difference(state: dict[str, Any], name: str) -> str:
     """The first difference in keys and shapes between a state dict and the model `name`; "" if there is none."""
-    with torch.device("meta"):  # shapes without values
-        expected = build_model(name).state_dict()
+    expected = _empty_state(name)
     for key, value in expected.items():
         if key not in state:
             return f"{key} is missing"
-        if not isinstance(state[key], Tensor):
+        if not isinstance(state[key], Tensor) or state[key].is_nested:
             return f"{key} is not a tensor"
         if state[key].shape != value.shape:
             return f"{key} has the shape {tuple(state[key].shape)}, not {tuple(value.shape)}"
     return next((f"{key} is not part of the model" for key in state if key not in expected), "")
+
+
+def _empty_state(name: str) -> dict[str, Tensor]:
+    """The state dict of the model `name`: shapes and types, without values."""
+    with torch.device("meta"):
+        return build_model(name).state_dict()
+
+
+def _require_usable(state: dict[str, Tensor], name: str, path: Path) -> None:
+    """Raise `UserError` for a weight that is no dense tensor of finite numbers. Any float precision will do."""
+    for key, expected in _empty_state(name).items():
+        weight = state[key]
+        same_kind = weight.is_floating_point() == expected.is_floating_point() and not weight.is_complex()
+        if weight.is_meta or weight.layout != torch.strided or weight.is_quantized or not same_kind:
+            kind = f"{weight.dtype}, {weight.layout}, on {weight.device}".replace("torch.", "")
+            raise UserError(f"{path} has weights that cannot be used: {key} is no tensor of real numbers ({kind})")
+        if not weight.to(expected.dtype).isfinite().all():
+            raise UserError(f"{path} has weights that are not finite: its training diverged")
 
 
 def main() -> None:

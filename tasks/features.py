@@ -16,6 +16,7 @@ from pretrained import backbones, perceptual
 from training.steps import View
 
 GREY = (0.299, 0.587, 0.114)  # weights of R, G, B (released code)
+VIT_SIZE = 224  # side of the released ViT's input, pixels
 LAYERS = {f"lin{k}": f"relu{k + 1}" for k in range(5)}  # the AlexNet features that LPIPS+ weights with lin0 to lin4
 
 
@@ -23,16 +24,15 @@ class Networks:
     """The frozen networks of a run: "vgg", "alexnet", "vit", "lpips" (LPIPS+) and "dists", each built on first use."""
 
     def __init__(self, config: Config, device: torch.device):
-        options, scaled = config.backbones, not config.quirks.unscaled_alexnet
+        options, scaled, released = config.backbones, not config.quirks.unscaled_alexnet, config.as_released
+        size, normalise = (VIT_SIZE, False) if released else (options.vit_size, options.vit_normalise)
         self.device, self.compute, self.built = device, config.compute, {}
-        self.blurred = (blur,) if config.train.blur_color else ()  # before the colour critic's network
-        self.resized = (partial(resize, size=options.vit_size),) if options.vit_size else ()  # before its ViT
+        self.blurred = (blur,) if config.train.blur_color or released else ()  # before the colour critic's network
+        self.resized = (partial(resize, size=size),) if size else ()  # before its ViT
         self.builders = {
             "vgg": lambda: backbones.vgg19(options.weights, options.vgg_file),
             "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=scaled),
-            "vit": lambda: backbones.vit(
-                options.weights, options.vit, options.vit_file, normalise=options.vit_normalise
-            ),
+            "vit": lambda: backbones.vit(options.weights, options.vit, options.vit_file, normalise=normalise),
             "lpips": lambda: perceptual.lpips_plus(options.weights),
             "dists": lambda: perceptual.dists(options.weights),
         }

@@ -89,7 +89,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
         },
-        identity=[path.name for split in splits.values() for path in (*split.raws, *split.photos)],
+        identity=[(path.name, path.stat().st_size) for s in splits.values() for path in (*s.raws, *s.photos)],
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
 

@@ -16,6 +16,7 @@ import torch
 
 import storage
 from config import Backbones, Config, Data, to_dict
+from data.notes import note
 from data.sensor import SENSORS
 from models import build_model, model_spec
 from pretrained import backbones, perceptual
@@ -34,6 +35,12 @@ class Bomb:
 
     def __reduce__(self):
         return os.mkdir, (self.path,)
+
+
+@pytest.fixture(autouse=True)
+def notes_are_new():
+    """Each test sees notes that an earlier one has seen."""
+    note.cache_clear()
 
 
 @pytest.fixture

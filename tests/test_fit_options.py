@@ -152,7 +152,7 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
         ),
         (["--train.no-blur-color", "--train.mode", "paired_gan"], "--train.blur-color is for a colour critic of feat"),
         (
-            ["--backbones.vit-size", "0", "--train.color-critic", "vgg"],
+            ["--backbones.vit-size", "64", "--train.color-critic", "vgg"],
             "--backbones.vit-size is for --train.color-crit",
         ),
         (["--train.adv-lin1", "2"], "mode unpaired has no term of the weight train.adv_lin1"),
@@ -163,7 +163,7 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
             "--released.permutation is for --data.unpaired shuff",
         ),
         (["--as-released", "--train.no-blur-color"], "with --as-released the ViT sees what the released one sees"),
-        (["--as-released", "--backbones.vit-size", "0"], "with --as-released the ViT sees what the released one sees"),
+        (["--as-released", "--backbones.vit-size", "64"], "with --as-released the ViT sees what the released one sees"),
         (["--as-released", "--backbones.vit-normalise"], "with --as-released the ViT sees what the released one sees"),
         (["--train.color-critic", "image", "--train.mode", "paired"], "mode paired has no colour critic"),
         (["--train.texture-critics", "grey", "--train.mode", "paired"], "mode paired has no texture critics"),

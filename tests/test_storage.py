@@ -65,8 +65,15 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(path, write, monkeypatch
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError) as caught:
         write(path, {"step": 2})
-    assert caught.value.errno == errno.ENOSPC
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == before and os.listdir(path.parent) == ["last.pt"]
+
+
+def test_an_error_that_names_a_file_or_is_of_no_file_system_is_not_renamed(path):
+    for error, name in ((OSError(errno.EACCES, "refused", "other"), "other"), (OSError("no number"), None)):
+        with pytest.raises(OSError) as caught, storage.naming(path):
+            raise error
+        assert caught.value.filename == name
 
 
 def test_content_is_on_disk_before_it_replaces_the_old_file(path, monkeypatch):
@@ -106,23 +113,6 @@ def test_json_is_indented_and_refuses_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": [1]}
 
 
-def test_folder_appears_when_it_is_complete(tmp_path):
-    (tmp_path / "new" / "set.partial").mkdir(parents=True)
-    (tmp_path / "new" / "set.partial" / "left_by_a_kill").touch()
-    with storage.writing_folder(tmp_path / "new" / "set") as temporary:
-        (temporary / "a.txt").write_text("a")
-        assert not (tmp_path / "new" / "set").exists()
-    assert os.listdir(tmp_path / "new") == ["set"] and os.listdir(tmp_path / "new" / "set") == ["a.txt"]
-
-
-@pytest.mark.parametrize("error", (ValueError, KeyboardInterrupt, Kill))
-def test_error_during_writing_removes_the_folder(tmp_path, error):
-    with pytest.raises(error), storage.writing_folder(tmp_path / "set") as temporary:
-        (temporary / "a.txt").write_text("a")
-        raise error
-    assert os.listdir(tmp_path) == []
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -154,6 +144,12 @@ def test_code_in_a_file_is_refused_and_not_run(path, bomb, save, wrap):
     save(wrap(bomb), path)
     with pytest.raises(UserError, match="last.pt is not a readable checkpoint or weights file"):
         storage.load(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_loading_prints_no_warning_of_a_library(path):
+    torch.save({"weight": torch.ones(2, 2).to_sparse()}, path)
+    storage.load(path)
 
 
 def test_sha256_by_hand(tmp_path):

@@ -2,9 +2,8 @@
 
 import signal
 import sys
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +15,9 @@ import storage
 from errors import UserError
 from training.checkpoint import save_generator
 from training.distributed import ALONE, Group
-from training.log import DIVERGED, NoLog, Progress, RunLog, Stopwatch, to_floats
+from training.folder import checksum, save_state
+from training.log import DIVERGED, Forecast, GradientCheck, NoLog, Progress, RunLog, Stopwatch, say, to_floats
+from training.stop import StopRequest
 from training.validation import Validation
 
 
@@ -24,6 +25,7 @@ class Algorithm(Protocol):
     """What the loop needs of a training algorithm, such as `training.steps.Trainer`."""
 
     result: nn.Module  # the generator to validate and save
+    rates: dict[str, float]  # the learning rates by name, for the log
 
     def step(self, batch: Any, number: int) -> dict[str, Tensor]:
         """Make step `number` (from 1) and return statistics, which stay on the device."""
@@ -76,47 +78,19 @@ class Task:
     warning: str = ""  # a caveat to print with the scores; empty if there is none
 
 
-class StopRequest:
-    """Turns Ctrl-C or SIGTERM into a request to stop after the current step; a second one stops immediately.
-
-    Signals within `grace` seconds of the first count as the same one.
-    """
-
-    def __init__(self, say: Callable[[str], None], grace: float = 0.0):
-        self.signal, self.say, self.grace, self.time = 0, say, grace, 0.0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, _frame) -> None:
-        if self.signal and time.monotonic() - self.time >= self.grace:
-            raise KeyboardInterrupt
-        if self.signal:
-            return
-        self.signal, self.time = number, time.monotonic()
-        self.say("\nFinishing this step and saving. Press Ctrl-C again to quit immediately.")
-
-
-@contextmanager
-def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
-    """Create or reuse a run's folder and lock it during the block.
-
-    Raises `UserError` if another process trains there, or if there is a run already that is not to be resumed.
-    """
-    with storage.lock(folder / ".lock", wait=False) as locked:
-        if not locked:
-            raise UserError(f"another process is training {folder}")
-        if (folder / "config.json").exists() and not resume:
-            raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
-        yield
-
-
 class Run:
-    """A run: its task, its folder, and how far training has got. In a `group`, only the main process writes files."""
+    """A run: its task, its folder, and how far training has got. In a `group`, only the main process writes files.
 
-    def __init__(self, folder: Path, task: Task, every: Intervals, group: Group = ALONE, resume: bool = False):
+    It continues from a `state` that `training.folder.read_state` read, and otherwise begins.
+    """
+
+    def __init__(
+        self, folder: Path, task: Task, every: Intervals, group: Group = ALONE, state: dict[str, Any] | None = None
+    ):
         self.folder, self.task, self.every, self.group = folder, task, every, group
         self.stage, self.step, self.scores = 0, 0, {}  # the current stage, steps done in it, scores by name
-        self.log = self._restore() if resume else self._begin()
+        self.gradients = GradientCheck()
+        self.log = self._restore(state) if state else self._begin()
         sums = {name: value.double().sum().item() for name, value in task.generator.state_dict().items()}
         group.agree(repr((self.stage, self.step, task.provenance, task.identity, sums)))
 
@@ -124,26 +98,48 @@ class Run:
         if not self.group.main:
             return NoLog()
         storage.write_json(self.folder / "config.json", self.task.config)
-        log = RunLog(self.folder)
+        return self._first_line(RunLog(self.folder))
+
+    def _first_line(self, log: RunLog) -> RunLog:
         log.begin({"weights": self.task.provenance} | ({"warning": self.task.warning} if self.task.warning else {}))
         return log
 
-    def _restore(self) -> RunLog:
-        state = storage.load(self.folder / "last.pt")
+    def _restore(self, state: dict[str, Any]) -> RunLog:
+        path, stages = self.folder / "last.pt", self.task.stages
+        if state["weights"] != self.task.provenance:
+            raise UserError(
+                f"the frozen networks were {state['weights']} and are now {self.task.provenance}: provide the same "
+                "weights, or start another run with --run NAME"
+            )
+        if state["data"] != checksum(self.task.identity):
+            raise UserError(
+                f"the dataset is not the one that {self.folder} was trained on so far (other files, names or sizes): "
+                "provide the same data, or start another run with --run NAME"
+            )
+        self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
+        if not (0 <= self.stage < len(stages) and 0 <= self.step <= stages[self.stage].steps):
+            steps = ", ".join(f"{stage.steps} of {stage.name}" for stage in stages)
+            raise UserError(
+                f"{path} is at step {self.step} of stage {self.stage + 1}, but this run has the steps {steps}: ask for "
+                "no fewer steps than are done"
+            )
         try:
-            if state["weights"] != self.task.provenance:
-                raise UserError(
-                    f"the frozen networks were {state['weights']} and are now {self.task.provenance}: provide the same "
-                    "weights, or start another run with --run NAME"
-                )
-            self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
-            self.task.stages[self.stage].algorithm.load_state(state["trainer"])
+            stages[self.stage].algorithm.load_state(state["trainer"])
             torch.set_rng_state(state["rng"])
-            if not self.group.main:
-                return NoLog()
-            log = RunLog(self.folder, state["log_position"], self._total_steps())
-        except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"{self.folder / 'last.pt'} does not fit this config: {error}") from None
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not fit this config: {storage.first_line(error)}") from None
+        return self._continue_log(*state["log"])
+
+    def _continue_log(self, position: int, digest: str) -> RunLog:
+        if not self.group.main:
+            return NoLog()
+        missing = not (self.folder / "log.jsonl").exists()
+        log = RunLog(self.folder, position, digest, self._total_steps())
+        if missing:
+            self._say(f"warning: {self.folder} has no log.jsonl; a new one begins with the next step")
+            self._first_line(log)
         storage.write_json(self.folder / "config.json", self.task.config)
         return log
 
@@ -153,13 +149,13 @@ class Run:
         for name, render in self.task.validation.baselines.items():
             if self.task.validation.count and name not in self.scores:
                 self.scores[name] = self.task.validation.measure(render)
-        stop = StopRequest(self._say, grace=0.0 if self.group.size == 1 else 5.0)  # torchrun may repeat a signal
-        while self.stage < len(self.task.stages):
-            stage = self.task.stages[self.stage]
-            self._train_stage(stage, stop)
-            self.stage, self.step = self.stage + 1, 0
-            if not stage.save_steps:
-                self._save_generator(stage.result, stage)
+        with StopRequest(self._say, grace=0.0 if self.group.size == 1 else 5.0) as stop:  # torchrun may repeat a signal
+            while self.stage < len(self.task.stages):
+                stage = self.task.stages[self.stage]
+                self._train_stage(stage, stop)
+                self.stage, self.step = self.stage + 1, 0
+                if not stage.save_steps:
+                    self._save_generator(stage.result, stage)
         self.log.close()
         self._summarize()
 
@@ -168,7 +164,7 @@ class Run:
             self._validate(stage)
         if self.step >= stage.steps:
             return
-        watch, stopping = Stopwatch(self.step), False
+        watch, forecast, stopping = Stopwatch(self.step), Forecast(stage.name, self.step, stage.steps), False
         score = next((self.scores[s.result] for s in reversed(self.task.stages) if s.result in self.scores), None)
         notes = {} if score is None else {self.task.validation.name: score}
         progress = Progress(stage.name, self.step, stage.steps, quiet=not self.group.main, **notes)
@@ -180,6 +176,8 @@ class Run:
                 self.step += 1
                 stopping = bool(self.group.largest(stop.signal))
                 progress.update(self.step, **self._write(stage, statistics, stopping))
+                if sentence := forecast.after(self.step):
+                    self._say(sentence)
         self._say(f"{stage.name}: {watch.report(self.step)}")
         if stopping:
             self._stop(stage, stop)
@@ -208,7 +206,8 @@ class Run:
         if (checkpoint or state) and not stage.algorithm.finite():
             raise UserError(f"a weight is not finite at {where}: {DIVERGED}")
         if due(self.every.log):
-            self.log.write(stage.name, self.step, self._total_steps(), values)
+            self.log.write(stage.name, self.step, self._total_steps(), values | stage.algorithm.rates)
+            self.gradients.check(values, self.step, stage.name)
         notes = self._validate(stage) if due(self.every.validate) else {}
         if checkpoint:
             self._save_generator(f"step_{self._saving_steps():07d}", stage)
@@ -220,7 +219,8 @@ class Run:
         """Write sample images, and the score if there are validation pairs."""
         validation, generator = self.task.validation, stage.algorithm.result
         if self.group.main:
-            validation.save_samples(self.folder / "samples" / f"{stage.name}_{self.step:07d}.png", generator)
+            path = self.folder / "samples" / f"{stage.name}_{self.step:07d}.png"
+            self.log.show(stage.name, self._total_steps(), validation.save_samples(path, generator))
         score = validation.measure(validation.render(generator))
         if score is None:
             return {}
@@ -242,12 +242,13 @@ class Run:
             "step": self.step,
             "psnr": self.scores,  # the key of the file format, whatever the score
             "weights": self.task.provenance,
-            "log_position": self.log.position,
+            "data": checksum(self.task.identity),
+            "log": self.log.mark(),
             "rng": torch.get_rng_state(),
             "config": self.task.config,
             "trainer": stage.algorithm.state(),
         }
-        storage.save(self.folder / "last.pt", state)
+        save_state(self.folder, state)
 
     def _saving_steps(self) -> int:
         """Steps done in this stage and earlier ones that save checkpoints on the way: the number of a checkpoint."""
@@ -261,7 +262,7 @@ class Run:
 
     def _say(self, text: str) -> None:
         if self.group.main:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def _announce(self) -> None:
         processes = f" ({self.group.size} processes)" if self.group.size > 1 else ""

@@ -41,13 +41,18 @@ class Validation:
         return float(self.group.sum_(scores).mean())
 
     @torch.no_grad()
-    def save_samples(self, path: Path, generator: nn.Module) -> None:
-        """Write the sample images as one picture, a scene in each row, all scaled to the size of the smallest."""
-        from torchvision.utils import save_image
+    def save_samples(self, path: Path, generator: nn.Module) -> Tensor:
+        """Write the sample images as one picture, a scene in each row, all scaled to the size of the smallest.
+
+        Returns the picture, (3, H, W) in [0, 1].
+        """
+        from torchvision.utils import make_grid, save_image
 
         rows = self.samples(generator)
         images = [image.clamp(0, 1).cpu() for row in rows for image in row]
         side = min(image.shape[1] for image in images)
         grid = [F.interpolate(image[None], (side, side), mode="area")[0] for image in images]
+        picture = make_grid(grid, nrow=len(rows[0]))
         with storage.writing(path) as temporary:
-            save_image(grid, temporary, nrow=len(rows[0]))
+            save_image(picture, temporary)
+        return picture

@@ -13,14 +13,7 @@ import torch
 from data.cache import Files
 from data.files import Reader
 from data.folders import Split
-from data.notes import note
 from data.sensor import SENSORS
-
-
-@pytest.fixture(autouse=True)
-def notes_are_new():
-    """Each test sees notes that an earlier one has seen."""
-    note.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from data.notes import note
-
-
-@pytest.fixture(autouse=True)
-def notes_are_new():
-    """Each test sees notes that an earlier one has seen."""
-    note.cache_clear()
-
 
 @pytest.fixture
 def quick():

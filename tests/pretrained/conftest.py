@@ -40,7 +40,7 @@ def require_cached():
 @pytest.fixture
 def empty_cache(monkeypatch, tmp_path) -> Path:
     """A machine without any cached weights; the path of torch's hub folder, which does not exist yet."""
-    import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

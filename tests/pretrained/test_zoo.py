@@ -1,5 +1,6 @@
 """Generators' files: checkpoints name their model, released files are recognised and downloaded only by name."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -51,7 +52,7 @@ def downloads(monkeypatch, tmp_path) -> list[str]:
 @pytest.fixture
 def one_released(monkeypatch, downloads) -> str:
     """Gives the released model NAME the hash of what `downloads` writes for it; returns its URL."""
-    url = f"{zoo.REPOSITORY}/{NAME}.pth"
+    url = f"{zoo.REPOSITORY}/pretrained/models/{NAME}.pth"
     monkeypatch.setitem(RELEASED, NAME, Released(hashlib.sha256(url.encode()).hexdigest(), "a setting"))
     return url
 
@@ -169,7 +170,7 @@ def test_list_shows_every_name_with_its_setting():
         [sys.executable, "-m", "pretrained.zoo"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     lines = dict(line.split(maxsplit=1) for line in printed.splitlines())
-    assert len(lines) == 12 and lines.keys() == RELEASED.keys()
+    assert len(lines) == 13 and lines.keys() == RELEASED.keys()
     assert lines["ZRR/Efficient_ISP_unpaired_step_30750"] == "Table 1: Zurich RAW to RGB, unpaired (Eq. 11)"
     assert lines["Fujifilm/Robust_paired_step_31560"] == "Table 2: Fujifilm UltraISP, paired_gan (Eq. 10)"
     assert lines["Fujifilm/RMFA_TINY_paired_wo_adv_losses_step_36120"] == (
@@ -178,7 +179,8 @@ def test_list_shows_every_name_with_its_setting():
 
 
 def test_every_dataset_has_three_settings():
-    settings = [(name.split("/")[0], released.setting.split(", ")[1].split()[0]) for name, released in RELEASED.items()]
+    trained = {name: released for name, released in RELEASED.items() if not name.startswith("checkpoint/")}
+    settings = [(name.split("/")[0], released.setting.split(", ")[1].split()[0]) for name, released in trained.items()]
     assert sorted(set(settings)) == sorted(
         (data, mode) for data in ("ZRR", "Fujifilm") for mode in ("unpaired", "paired", "paired_gan")
     )
@@ -226,6 +228,28 @@ def test_local_file_is_opened_without_a_download(downloads, tmp_path):
     assert downloads == []
 
 
+def test_a_folder_that_cannot_be_made_is_named_before_any_download(call, downloads, tmp_path):
+    (tmp_path / "file").touch()
+    status, output = call(zoo, NAME, tmp_path / "file" / "cache")
+    assert status == 2 and downloads == []
+    assert output.startswith(f"error: cannot read or write {tmp_path / 'file'}") and len(output.splitlines()) == 1
+
+
+def test_a_full_disk_names_the_file(call, one_released, monkeypatch):
+    def full(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", full)
+    status, output = call(zoo, NAME)
+    path = cache_folder() / "Fujifilm_Efficient_ISP_unpaired_step_27220.pth"
+    assert status == 2 and output.startswith(f"error: cannot read or write {path}: No space left on device")
+
+
+def test_more_arguments_than_a_name_and_a_folder_are_refused(call, downloads):
+    status, output = call(zoo, "a", "b", "c")
+    assert status == 2 and "unrecognized arguments: c" in output and downloads == []
+
+
 def test_opening_a_released_name_downloads_it(one_released, downloads):
     with pytest.raises(UserError, match="27220.pth is not a readable checkpoint"):  # its content here is the URL
         open_generator(NAME)
@@ -235,7 +259,7 @@ def test_opening_a_released_name_downloads_it(one_released, downloads):
 def test_download_without_a_network_says_where_to_put_which_file(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(files.socket, "create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError()))
-    with pytest.raises(UserError, match=f"no network: .*put a copy of https.*{NAME}.pth at {tmp_path}"):
+    with pytest.raises(UserError, match=f"no network: .*put a copy of https.*/{NAME}.pth at {tmp_path}"):
         download(NAME)
 
 

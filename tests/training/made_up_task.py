@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 import storage
+from training.folder import read_state
 from training.run import Intervals, Run, Stage, Task
 from training.validation import Validation
 
 
 class Adder:
     """An algorithm whose batch of step n is the number n; `hook(n)` is called before each step."""
+
+    rates = {}
 
     def __init__(self, generator: nn.Linear, hook: Callable[[int], None]):
         self.result, self.hook = generator, hook
@@ -79,7 +82,7 @@ def make_task(
 def make_run(folder: Path, task: Task | None = None, resume: bool = False, **every: int) -> Run:
     """A run of a task that writes everything at every step, or at the intervals in `every`."""
     intervals = {"log": 1, "validate": 1, "checkpoint": 1, "state": 1} | every
-    return Run(folder, task or make_task(), Intervals(**intervals), resume=resume)
+    return Run(folder, task or make_task(), Intervals(**intervals), state=read_state(folder) if resume else None)
 
 
 # --- interrupting a run ----------------------------------------------------------------------------------------------

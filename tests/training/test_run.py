@@ -10,7 +10,8 @@ import torch
 import storage
 from errors import UserError
 from training.distributed import Group
-from training.run import Intervals, Run, claim_folder
+from training.folder import claim_folder
+from training.run import Intervals, Run
 
 from .made_up_task import batches, checkpoint_weights, make_run, make_task, read_log
 
@@ -40,6 +41,15 @@ def test_stages_run_in_order_and_write_their_files(tmp_path, capsys):
     printed, reported = capsys.readouterr()
     assert "Scores, " in printed and "baseline    100.50 points" in printed and "final         9.50 points" in printed
     assert "adder on 2 pairs" in reported and "vgg: random (seed 0)" in reported and "steps a second" in reported
+
+
+def test_the_log_has_the_learning_rates(tmp_path):
+    task = make_task(first=0, second=1)
+    task.stages[1].algorithm.rates = {"lr/generator": 0.5}
+    make_run(tmp_path, task).train()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    expected = {"stage": "train", "step": 1, "loss/weight": 1.0, "lr/generator": 0.5}
+    assert [line for line in lines if "loss/weight" in line] == [expected]
 
 
 def test_checkpoints_of_two_stages_are_numbered_one_after_another(tmp_path):
@@ -165,8 +175,10 @@ def test_a_folder_is_claimed_by_one_process(tmp_path):
         assert folder.is_dir()
 
 
-def test_an_existing_run_is_claimed_to_resume_it_only(tmp_path):
-    (tmp_path / "config.json").touch()
+@pytest.mark.parametrize("name", ("last.pt", "checkpoints/step_0000010.pt", "summary.json", "test/metrics.csv"))
+def test_an_existing_run_is_claimed_to_resume_it_only(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
     with pytest.raises(UserError, match="exists: continue it with --resume, or name another run with --run"):
         claim_folder(tmp_path, resume=False).__enter__()
     with claim_folder(tmp_path, resume=True):

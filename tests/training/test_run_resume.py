@@ -9,7 +9,7 @@ import torch
 
 import storage
 from errors import UserError
-from training.run import StopRequest
+from training.stop import StopRequest
 
 from .made_up_task import Kill, checkpoint_weights, kill_at, make_run, make_task, signal_at
 
@@ -65,20 +65,31 @@ def test_other_frozen_networks_are_refused(tmp_path):
         make_run(tmp_path, make_task(provenance={"vgg": "pretrained"}), resume=True)
 
 
-@pytest.mark.parametrize("missing", ("stage", "trainer", "rng", "log_position"))
-def test_a_state_that_does_not_fit_is_refused(tmp_path, missing):
+def test_other_data_are_refused(tmp_path):
+    make_run(tmp_path, make_task(identity=["a.png", "b.png"])).train()
+    with pytest.raises(UserError, match="the dataset is not the one that .* was trained on so far"):
+        make_run(tmp_path, make_task(identity=["a.png", "c.png"]), resume=True)
+
+
+def test_a_state_that_does_not_fit_the_task_is_refused(tmp_path):
     make_run(tmp_path).train()
-    state = storage.load(tmp_path / "last.pt")
-    del state[missing]
-    storage.save(tmp_path / "last.pt", state)
-    with pytest.raises(UserError, match="last.pt does not fit this config"):
-        make_run(tmp_path, resume=True)
+    task = make_task()
+    task.stages[1].algorithm.load_state = lambda state: state["absent"]
+    with pytest.raises(UserError, match="last.pt does not fit this config: 'absent'"):
+        make_run(tmp_path, task, resume=True)
+
+
+def test_a_run_cannot_continue_at_a_step_that_it_does_not_have(tmp_path):
+    make_run(tmp_path).train()
+    with pytest.raises(UserError, match="last.pt is at step 5 of stage 2, but this run has the steps .* 4 of train"):
+        make_run(tmp_path, make_task(second=4), resume=True)
+    make_run(tmp_path, make_task(second=6), resume=True).train()  # more steps
 
 
 # --- stop requests ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("which", "status"), ((signal.SIGINT, 130), (signal.SIGTERM, 143)))
+@pytest.mark.parametrize(("which", "status"), ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)))
 def test_a_stop_request_finishes_the_step_saves_and_exits(tmp_path, which, status, capsys):
     every = {"state": 100, "validate": 100}
     with pytest.raises(SystemExit) as end:
@@ -101,21 +112,47 @@ def test_a_stop_request_in_the_last_step_lets_the_run_finish(tmp_path):
 
 def test_a_second_signal_interrupts_immediately():
     messages = []
-    stop = StopRequest(messages.append)
-    assert not stop.signal
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.signal == signal.SIGTERM and len(messages) == 1
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+    with StopRequest(messages.append) as stop:
+        assert not stop.signal
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM and len(messages) == 1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_terminal_that_is_closed_may_send_its_signal_twice():
+    with StopRequest(lambda text: None) as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest(lambda text: None) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.signal
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_handlers_are_restored_after_training(tmp_path):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    make_run(tmp_path).train()
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_signals_within_the_grace_time_count_as_one(monkeypatch):
     now = [10.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    stop = StopRequest(lambda text: None, grace=5.0)
-    for _ in range(2):
-        os.kill(os.getpid(), signal.SIGINT)
-        now[0] += 4
-    assert stop.signal == signal.SIGINT
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+    with StopRequest(lambda text: None, grace=5.0) as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            now[0] += 4
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -76,8 +76,9 @@ def test_samples_are_a_picture_with_a_row_for_each_scene(tmp_path):
     rows = [[torch.full((3, 8, 8), shade) for shade in (0.0, 0.5, 2.0)]]
     rows += [[torch.full((3, 16, 16), 1.0), stripes, torch.full((3, 16, 16), -1.0)]]
     path = tmp_path / "new" / "train_0000001.png"
-    make_validation(rows=rows).save_samples(path, nn.Identity())
+    returned = make_validation(rows=rows).save_samples(path, nn.Identity())
     picture = iio.imread(path)
+    assert torch.equal(returned.mul(255).add(0.5).byte().permute(1, 2, 0), torch.from_numpy(picture))
     assert picture.shape == (2 * 8 + 3 * 2, 3 * 8 + 4 * 2, 3)  # scaled to the smallest, with margins of 2 pixels
     shades = [[int(picture[6 + 10 * row, 6 + 10 * column, 0]) for column in range(3)] for row in range(2)]
     assert shades == [[0, 128, 255], [255, 128, 0]]

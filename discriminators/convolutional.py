@@ -20,9 +20,7 @@ class ConvolutionalDiscriminator(nn.Module):
         UserError: the input is too small for the convolutions.
     """
 
-    def __init__(
-        self, channels: int, size: tuple[int, int], kernels: tuple[tuple[int, int], ...], padded: bool = True
-    ):
+    def __init__(self, channels: int, size: tuple[int, int], kernels: tuple[tuple[int, int], ...], padded: bool = True):
         super().__init__()
         layers, sides = [], size
         for inputs, outputs, (kernel, stride) in zip((channels, *CHANNELS), CHANNELS, kernels, strict=False):

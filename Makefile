@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python benchmarks/inference.py --models rmfa-tiny --sizes full-hd --repeats 3 --json runs/bench/inference_rmfa.json
 	$(BIN)/python benchmarks/scaling.py --batch 4 --json runs/bench/scaling.json
 	$(BIN)/python benchmarks/scoring.py --json runs/bench/scoring.json
+	$(BIN)/python benchmarks/metrics.py --measures psnr ssim ms_ssim delta_e --json runs/bench/metrics.json
 
 lint: setup
 	$(BIN)/ruff check .

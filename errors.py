@@ -1,6 +1,7 @@
 """How a command ends: a user's mistake gives one line and an exit status, only a bug gives a traceback."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def run_cli(main: Callable[[], None]) -> None:
     """
     if signal.getsignal(signal.SIGINT) is _exit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
     try:
         main()
     except UserError as error:

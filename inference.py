@@ -3,6 +3,11 @@
 python inference.py STEP ... | --all | --n N --remainder R | --checkpoint FILE   [--run NAME] [--rank unpaired]
 """
 
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -15,6 +20,7 @@ from config import open_run
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
 from evaluation.protocols import PROTOCOLS
+from evaluation.scoring import MAX_AT_ONCE
 from evaluation.tables import checkpoints, select, step_of
 from pretrained import zoo
 from tasks.device import choose_device
@@ -56,7 +62,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """Fill in the default protocol and measures. Exits with status 2 if they are given for a ranking without pairs."""
+    """Fill in the default protocol and measures. Exits with status 2 if they are given for a ranking without pairs.
+
+    Also for an --at-once that `evaluation.scoring` would refuse: process_set.py would start its sessions first.
+    """
+    if not 0 <= given.at_once <= MAX_AT_ONCE:
+        options.error(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {given.at_once}")
     for name, default_value in (("protocol", "paper"), ("measures", [])):
         if given.rank == "unpaired" and getattr(given, name):
             options.error(f"--{name} has no effect with --rank unpaired, which has its own measures")
@@ -67,7 +78,7 @@ def choose(run: Path, given: argparse.Namespace) -> list[Path]:
     """The checkpoints that a command line names. Raises `UserError` if one does not exist."""
     if given.checkpoint:
         file = zoo.locate(given.checkpoint).absolute()
-        return [next((own for own in checkpoints(run) if own.samefile(file)), file)]
+        return [next((own for own in checkpoints(run) if own.exists() and own.samefile(file)), file)]
     if given.all or given.n is not None:
         n = 1 if given.all else given.n
         if n < 1:

@@ -4,6 +4,11 @@ python process_set.py --n 100 --step 25     4 sessions: all checkpoints whose in
 python process_set.py --rank [unpaired]     rank the checkpoints that are scored already
 """
 
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
 import argparse
 import dataclasses
 import hashlib
@@ -25,11 +30,13 @@ from evaluation.evaluators import UnpairedEvaluator
 from evaluation.launchers import LAUNCHERS, Launcher, Session
 from evaluation.metrics import MEASURES
 from evaluation.tables import ScoreTables, checkpoints, select, write_ranking
+from tasks.device import choose_device
 from tasks.scoring import open_tables
 from training.log import Progress
 
 PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "rank")  # options passed on to inference.py
 INTERVAL = 0.5  # seconds between checks of the sessions
+MAX_SESSIONS = 256  # at once: more would fill a machine's memory, or exceed the size that Slurm allows for a job array
 # Environment variables that sessions get from this process: a tmux server has those of the process that started it.
 # No secrets: everybody on the machine can read a session's command line.
 INHERITED = re.compile(
@@ -63,6 +70,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     given.rank = given.rank or "paired"
     inference.set_measures(options, given)
     given.n, given.step = (1 if value is None else value for value in (given.n, given.step))
+    if given.n < 1:
+        raise UserError(f"--n must be at least 1, but is {given.n}")
     if not 1 <= given.step <= given.n:
         raise UserError(f"--step must lie between 1 and --n, which is {given.n}; it is {given.step}")
     given.launcher = given.launcher or ("tmux" if shutil.which("tmux") else "local")
@@ -72,11 +81,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Session]:
-    """A session for each remainder that has checkpoints left to score; the sessions take the GPUs in turn."""
+    """A session for each remainder that has checkpoints left to score; the sessions take the GPUs in turn.
+
+    Raises `UserError` if there is no such checkpoint at all, or there would be too many sessions.
+    """
     remainders = range(0, given.n, given.step)
     select(run, given.n, remainders)  # raises UserError if no checkpoint matches
-    left = [index % given.n for index, path in enumerate(checkpoints(run)) if not tables.is_complete(path)]
-    left = [remainder for remainder in remainders if remainder in left]
+    left = {index % given.n for index, path in enumerate(checkpoints(run)) if not tables.is_complete(path)}
+    left = sorted(remainder for remainder in left if remainder in remainders)
+    if len(left) > MAX_SESSIONS:
+        raise UserError(
+            f"--n {given.n} --step {given.step} would start {len(left)} sessions at once, more than {MAX_SESSIONS}: "
+            "choose a smaller --n, or a larger --step"
+        )
     assigns = LAUNCHERS[given.launcher].assigns_gpus
     devices = [] if assigns else gpus(given.device)
     threads = str(max(1, (os.cpu_count() or 1) // max(1, len(left))))
@@ -106,7 +123,7 @@ def gpus(device: str) -> list[str]:
 
 
 def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
-    """Start the sessions that do not run yet, and return those."""
+    """Start the sessions that do not run yet, and return those. Without sbatch, slurm starts none."""
     new = [session for session in sessions if not launcher.alive(session)]
     for session in new:
         session.folder.mkdir(parents=True, exist_ok=True)
@@ -116,8 +133,9 @@ def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
     except KeyboardInterrupt:
         stop(launcher, new)
         raise
-    print(f"{len(sessions)} sessions, {len(new)} of them started now{hint}", file=sys.stderr, flush=True)
-    return new
+    started = new if launcher.watches else []
+    print(f"{len(sessions)} sessions, {len(started)} of them started now{hint}", file=sys.stderr, flush=True)
+    return started
 
 
 def stop(launcher: Launcher, sessions: Sequence[Session]) -> None:
@@ -183,6 +201,10 @@ def main() -> None:
         rank(run, tables)
         return
     launcher = LAUNCHERS[given.launcher](given.sbatch or ())
+    # Refuse a wrong device before each session does. An existing GPU is not tried: that would take some of its memory.
+    gpu = launcher.assigns_gpus or (torch.cuda.is_available() and given.device.startswith("cuda"))
+    if given.device != "auto" and not gpu:
+        choose_device(given.device)
     sessions = plan(given, run, tables)
     if sessions:
         started = start(launcher, sessions)

@@ -130,7 +130,7 @@ def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list
     with open(path, "a") as file:
         mine = []
         for name in names:
-            position = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+            position = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7])
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, position)
             except (BlockingIOError, PermissionError):  # another process has claimed it

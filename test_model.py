@@ -6,6 +6,11 @@ python test_model.py --checkpoint FILE --input DIR [--target DIR] --output DIR [
 This is a command, not a test: `pytest` collects tests/ only.
 """
 
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
 import argparse
 import re
 import sys
@@ -20,13 +25,13 @@ from config import Config, open_run, to_dict
 from config import config as default
 from data.files import Reader
 from data.folders import mosaics, open_dataset
-from data.reference import Reference
+from data.reference import Reference, find_demosaicer
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
-from evaluation import protocols
+from evaluation import protocols, rendering
 from evaluation.evaluators import PairedEvaluator
 from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
-from evaluation.rendering import Candidate, ImageFormat, RenderSet, choose_scenes, run_test, shorter_side, write_tables
+from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, read_history, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
 from pretrained import zoo
@@ -35,8 +40,6 @@ from tasks.device import choose_device
 from tasks.model import Model, open_model
 from tasks.scoring import build_measures
 from training.log import Progress
-
-DEMOSAICED = "demosaiced"  # the row of the demosaiced reference
 
 # --- the command line ------------------------------------------------------------------------------------------------
 
@@ -47,30 +50,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = options.add_argument
     add("--run", metavar="NAME", help=f"the run (default: {default.run}, unless there is --input)")
     add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    add(
-        "--step",
-        type=int,
-        metavar="N",
-        help="the run's checkpoint of this step (default: the best ranked)",
-    )
+    add("--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the best ranked)")
     add("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file, or released:NAME")
     add("--compare", nargs="+", default=[], metavar="MODEL", help="more runs (their best), files, or released:NAME")
     add("--split", choices=("test", "val"), help="split of the run's dataset (default: test)")
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
     add("--input", metavar="DIR", help="a folder of mosaics, instead of a run's dataset")
     add("--target", metavar="DIR", help="photographs with the names of the mosaics: the ground truth")
-    add(
-        "--output",
-        metavar="DIR",
-        help="folder of the results (default: the run's test/)",
-    )
+    add("--output", metavar="DIR", help="folder of the results (default: the run's test/)")
     add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
     add("--measures", nargs="+", default=[], choices=MEASURES, metavar="M", help="instead of the protocol's own")
-    add(
-        "--weights",
-        choices=("pretrained", "auto", "random"),
-        help="of measures with a network (default: the run's)",
-    )
+    weights = ("pretrained", "auto", "random")
+    add("--weights", choices=weights, help="of measures with a network (default: the run's)")
     add("--format", choices=("png", "jpg"), default="png", help="image format (default: %(default)s)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (default: 95)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
@@ -88,7 +79,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """Exit with status 2 for missing options, and for options that would have no effect."""
+    """Exit with status 2 for missing or empty options, and for options that would have no effect."""
+    for name in [name for name, value in vars(given).items() if value == ""]:
+        options.error(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
     if given.input and not (given.output and (given.checkpoint or given.run)):
         options.error("--input needs --output, and --checkpoint or --run")
     needs_input = ("target", "cfa", "black_level", "white_level", "raw_height", "raw_width")
@@ -109,12 +102,18 @@ def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namesp
 
 @dataclass(frozen=True)
 class Subject:
-    """The checkpoint under test, and the run that it belongs to, if any."""
+    """The checkpoint under test, and the run that is named, if any."""
 
     run: Path | None
     config: Config | None
     path: Path
     model: Model
+
+    @property
+    def own_run(self) -> Path | None:
+        """The run that the checkpoint is of; None for a foreign file, which is only tested on the run's dataset."""
+        in_run = self.run and self.path.parent.resolve() == (self.run / "checkpoints").resolve()
+        return self.run if in_run else None
 
 
 def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
@@ -152,7 +151,8 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     split = mosaics(Path(given.input))
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
-    return RenderSet(split, reader, Reference(sensor), given.input)
+    demosaic = find_demosaicer((subject.config or default).data.demosaic)
+    return RenderSet(split, reader, Reference(sensor, demosaic), given.input)
 
 
 def open_candidates(
@@ -168,12 +168,13 @@ def open_candidates(
         facts = {"checkpoint": str(path), "sha256": sha256, "model": f"{model.name}, {parameters:,} parameters"}
         return Candidate(label, target, lambda mosaic: model.develop(mosaic, sensor), facts)
 
-    label = given.run if given.run and not given.checkpoint else subject.path.stem
-    target = folder if given.output and not given.compare else folder / subject.path.stem
+    name = _name_of(subject.path) if subject.run and not subject.own_run else subject.path.stem
+    label = given.run if given.run and not given.checkpoint else name
+    target = folder if given.output and not given.compare else folder / name
     found = [build(label, target, subject.model, subject.path)]
     for label, name, path in _compared(given):
         found.append(build(label, folder / re.sub(r"[^\w.-]", "_", name), open_model(str(path), device), path))
-    _refuse_collisions(found, render_set)
+    rendering.refuse_collisions(found, render_set)
     return found
 
 
@@ -187,22 +188,14 @@ def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
         run = Path(given.runs) / source
         is_run = (run / "config.json").is_file()
         path = best_checkpoint(run) if is_run else zoo.locate(source)
-        in_run = path.parent.name == "checkpoints"  # checkpoints of two runs can have the same step
-        name = f"{path.parent.parent.name}_{path.stem}" if in_run else path.stem
+        name = _name_of(path)
         yield source if is_run else name, name, path
 
 
-def _refuse_collisions(candidates: Sequence[Candidate], render_set: RenderSet) -> None:
-    files = (*render_set.split.raws, *render_set.split.photos)
-    sources = {folder for file in files for folder in (file.parent.resolve(), file.resolve().parent)}  # also of links
-    for i, candidate in enumerate(candidates):
-        before = candidates[:i]
-        if candidate.folder.resolve() in sources:
-            raise UserError(f"{candidate.folder} holds the input files: name another folder with --output")
-        if candidate.folder in {other.folder for other in before}:
-            raise UserError(f"two of the models would write to {candidate.folder}: name each model only once")
-        if candidate.label in {DEMOSAICED, *(other.label for other in before)}:
-            raise UserError(f"two rows of the table would be called '{candidate.label}': rename one of them")
+def _name_of(checkpoint: Path) -> str:
+    """A file's name, with that of its run if it is in one: checkpoints of two runs can have the same step."""
+    folder = checkpoint.absolute().parent
+    return f"{folder.parent.name}_{checkpoint.stem}" if folder.name == "checkpoints" else checkpoint.stem
 
 
 def open_evaluator(
@@ -215,7 +208,7 @@ def open_evaluator(
     if not render_set.has_targets:
         return PairedEvaluator({}), {}
     columns, notes = list(protocols.choose(given.protocol, given.measures)), {}
-    side = min(map(shorter_side, render_set.split.photos))
+    side = min(map(rendering.shorter_side, render_set.split.photos))
     if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not given.measures:
         columns.remove("ms_ssim")
         notes["ms_ssim"] = f"left out: it needs sides of {MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
@@ -232,17 +225,23 @@ def open_evaluator(
 
 
 def build_report(
-    subject: Subject, candidate: Candidate, header: dict[str, str], means: list[dict], scenes: tuple[list, list[str]]
+    subject: Subject,
+    candidate: Candidate,
+    history: tuple[list[dict], list[dict], str],
+    header: dict[str, str],
+    means: list[dict],
+    scenes: tuple[list, list[str]],
 ) -> Report:
-    """The report of the model under test."""
-    log, ranking, ranked_by = read_history(subject.run)
+    """The report of the model under test, with the `history` that `read_history` returned for its run."""
+    log, ranking, ranked_by = history
     start = log[0] if log else {}
     frozen = "; ".join(f"{name}: {source}" for name, source in start.get("weights", {}).items())
     facts = candidate.facts | {"sha256": candidate.facts["sha256"][:12], "frozen networks": frozen} | header
+    config = subject.config if subject.own_run else subject.model.config
     return Report(
         title=candidate.label,
         facts={name: fact for name, fact in facts.items() if fact},
-        config=to_dict(subject.config) if subject.config else {},
+        config=to_dict(config) if config else {},
         log=log,
         ranking=ranking,
         ranked_by=ranked_by,
@@ -255,17 +254,6 @@ def build_report(
     )
 
 
-def print_means(means: list[dict], header: dict[str, str]) -> None:
-    """Print the table of means."""
-    for key, value in header.items():
-        print(f"{key}: {value}")
-    width = max((len(row["model"]) for row in means), default=0)
-    for row in means:
-        measures = {column: MEASURES[column] for column in row if column in MEASURES}
-        values = (f"{measure.label} {row[column]:.{measure.digits}f}" for column, measure in measures.items())
-        print(f"  {row['model']:<{width}}  " + "  ".join(values))
-
-
 def main() -> None:
     given = parse(sys.argv[1:])
     device, image_format = choose_device(given.device), ImageFormat(given.format, given.quality or 95)
@@ -273,6 +261,9 @@ def main() -> None:
     render_set = open_render_set(given, subject)
     candidates = open_candidates(given, subject, render_set, device)
     evaluator, notes = open_evaluator(given, subject.config, render_set, device)
+    folder, history = _output_folder(given, subject), read_history(subject.own_run)
+    if given.output:
+        rendering.reserve(candidates, render_set, image_format, folder, scored=bool(evaluator.functions))
     header = {"data": render_set.name, "images": f"{len(render_set.split.raws)}, {given.format}"}
     if evaluator.functions:
         candidates.append(Candidate(DEMOSAICED, None, render_set.reference, {}))
@@ -280,15 +271,14 @@ def main() -> None:
     header |= notes
     try:
         with Progress("rendered", 0, len(render_set.split.raws), unit="image") as progress:
-            results = run_test(candidates, render_set, evaluator, image_format, device, progress.update)
+            results = rendering.run_test(candidates, render_set, evaluator, image_format, device, progress.update)
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: use --device cpu") from None
-    folder = _output_folder(given, subject)
-    means = write_tables(candidates, results, header, folder)
-    page = (subject.run if subject.run and not given.output else folder) / "report.html"
-    scenes = choose_scenes(candidates[0], render_set, results[0][0], image_format)
-    write_report(page, build_report(subject, candidates[0], header, means, scenes))
-    print_means(means, header)
+    means = rendering.write_tables(candidates, results, header, folder)
+    page = (folder if given.output else subject.own_run or candidates[0].folder) / "report.html"
+    scenes = rendering.choose_scenes(candidates[0], render_set, results[0][0], image_format)
+    write_report(page, build_report(subject, candidates[0], history, header, means, scenes))
+    rendering.print_means(means, header)
     print(f"images: {candidates[0].folder}\nreport: {page}")
 
 

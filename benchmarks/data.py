@@ -125,6 +125,9 @@ def main() -> None:
     options.add_argument("--samples", type=int, default=256, help="patches in each measurement (%(default)s)")
     options.add_argument("--consumes", type=float, default=0.0, help="images a second that a training step takes")
     given = options.parse_args()
+    sizes = (given.batch, given.patch, given.side, given.files, given.samples, given.repeats)
+    if min(given.workers) < 0 or min(sizes) < 1:
+        options.error("--workers must not be negative, and all sizes and numbers must be at least 1")
     device = choose_device(given.device)
     menon, menon_rows = time_demosaicing(given, device)
     loader, loader_rows = time_loader(given, device)

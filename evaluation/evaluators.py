@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from errors import UserError
 from evaluation.metrics import MEASURES, Function, Measure, to_8_bit
 from losses.content import luminance3
 
@@ -63,8 +64,8 @@ class UnpairedEvaluator:
 
     columns = ("unpaired", "texture", "semantics", "color", "content")
     measure = Measure("unpaired distance", "", False, 4, None)  # of `unpaired`, the first column
-    # Stored scores are valid only while this text stays the same (hence the former name): change it with the scores.
-    summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
+    # Stored scores are valid only while this text stays the same: change it with the scores.
+    summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better"
 
     def __init__(
         self, alexnet: nn.Module, vit: nn.Module, reference: Callable[[Tensor], Tensor], photographs: Iterable[Tensor]
@@ -147,8 +148,13 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     """KID: the unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x.y / D + 1)^3.
 
     About 0 for samples of one distribution. Source: Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs,
-    ICLR 2018.
+    ICLR 2018. Raises `UserError` for fewer than two features on a side.
     """
+    if min(len(x), len(y)) < 2:
+        raise UserError(
+            f"the ranking without pairs (KID) needs at least two mosaics and two photographs, but compares {len(x)} "
+            f"with {len(y)}: add files, or rank with pairs (--rank paired)"
+        )
     x, y = x.double(), y.double()
     within = [((a @ a.T / a.shape[1] + 1) ** 3).fill_diagonal_(0).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
     return float(sum(within) - 2 * ((x @ y.T / x.shape[1] + 1) ** 3).mean())

@@ -45,7 +45,7 @@ class Session:
 
     def failure(self) -> str:
         """Why the session did not finish its work, with the end of its log; empty if it finished."""
-        code = self.status.read_text().strip() if self.status.exists() else ""
+        code = self.status.read_text(errors="replace").strip() if self.status.exists() else ""
         if code == "0":
             return ""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -161,10 +161,16 @@ class Slurm:
         if not self.job or session.status.exists():
             return False
         task = f"{self.job}_{session.remainder}"
-        return bool(subprocess.run(["squeue", "-h", "-j", task], capture_output=True, text=True).stdout.strip())
+        try:
+            return bool(subprocess.run(["squeue", "-h", "-j", task], capture_output=True, text=True).stdout.strip())
+        except FileNotFoundError:
+            hint = "it goes on; rank its scores later (process_set.py --rank)"
+            raise UserError(
+                f"squeue is not installed here, so job array {self.job} cannot be watched: {hint}"
+            ) from None
 
     def stop(self, session: Session) -> None:
-        if self.job:
+        if self.job and shutil.which("scancel"):
             subprocess.run(["scancel", f"{self.job}_{session.remainder}"], capture_output=True)
 
 

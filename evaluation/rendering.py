@@ -1,5 +1,8 @@
 """Render test images with several models, write and score them, and choose what the report shows."""
 
+import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,8 @@ from evaluation.report import Scene
 from evaluation.tables import Table
 
 SHOWN = 4  # number of worst and of best images in the report
+DEMOSAICED = "demosaiced"  # the row of the demosaiced reference in tables
+WRITTEN = ".test_model.json"  # in a folder of results: the names of the files there that test_model.py writes
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,78 @@ class ImageFormat:
     quality: int  # of JPEG files, 1 to 100
 
     def write(self, path: Path, image: np.ndarray) -> np.ndarray:
-        """Write (H, W, 3) uint8, and return the pixels that a reader of the file gets."""
+        """Write (H, W, 3) uint8, and return the pixels that a reader of the file gets. Raises `UserError`."""
         options = {"quality": self.quality, "subsampling": 0} if self.suffix == "jpg" else {"compress_level": 3}
-        with storage.writing(path) as temporary:
-            iio.imwrite(temporary, image, plugin="pillow", **options)
-        return iio.imread(path, plugin="pillow") if self.suffix == "jpg" else image
+        # In memory first: on a full disk, Pillow's errors do not say that it is full.
+        encoded = iio.imwrite("<bytes>", image, plugin="pillow", extension=f".{self.suffix}", **options)
+        try:
+            with storage.writing(path) as temporary:
+                temporary.write_bytes(encoded)
+        except OSError as error:
+            raise UserError(f"cannot write images to {path.parent}: {error.strerror}") from None
+        return iio.imread(encoded, plugin="pillow") if self.suffix == "jpg" else image
+
+    def name_of(self, mosaic: Path | str) -> str:
+        """The name of the file for a mosaic: its own, with the suffix of this format."""
+        return f"{Path(mosaic).stem}.{self.suffix}"
+
+
+# --- files that must not be overwritten ------------------------------------------------------------------------------
+
+
+def refuse_collisions(candidates: Sequence[Candidate], render_set: RenderSet) -> None:
+    """Raise `UserError` if the models' images would replace the input files, or each other."""
+    files = (*render_set.split.raws, *render_set.split.photos)
+    sources = {folder for file in files for folder in (file.parent.resolve(), file.resolve().parent)}  # also of links
+    for i, candidate in enumerate(candidates):
+        before = candidates[:i]
+        if candidate.folder.resolve() in sources:
+            raise UserError(f"{candidate.folder} holds the input files: name another folder with --output")
+        if candidate.folder in {other.folder for other in before}:
+            raise UserError(f"two of the models would write to {candidate.folder}: name each model only once")
+        if candidate.label in {DEMOSAICED, *(other.label for other in before)}:
+            raise UserError(f"two rows of the table would be called '{candidate.label}': rename one of them")
+
+
+def reserve(
+    candidates: Sequence[Candidate], render_set: RenderSet, image_format: ImageFormat, folder: Path, scored: bool
+) -> None:
+    """Note in each folder which files a test with --output `folder` writes there: the next test may replace them.
+
+    Raises `UserError`, before anything is written, if one of these files exists and no earlier test has noted it:
+    then it is the user's.
+    """
+    names = defaultdict(set, {folder: {"report.html", *(["compare.csv"] if scored else [])}})
+    for model in candidates:
+        if model.folder:
+            images = {image_format.name_of(path) for path in render_set.split.raws}
+            names[model.folder] |= images | ({"metrics.csv"} if scored else set())
+    noted = {place: _noted(place / WRITTEN) for place in names}
+    for place, own in names.items():
+        foreign = sorted(name for name in own - noted[place] if os.path.lexists(place / name))
+        if foreign:
+            others = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise UserError(
+                f"{place / foreign[0]}{others} would be overwritten, but no earlier test has listed it in {WRITTEN}: "
+                "name another folder with --output, or move it away"
+            )
+    for place, own in names.items():
+        try:
+            storage.write_json(place / WRITTEN, sorted(own | noted[place]))
+        except OSError as error:
+            raise UserError(f"cannot write to {place}: {error.strerror}") from None
+
+
+def _noted(path: Path) -> set[str]:
+    """The names in a file that `reserve` wrote; none if it is damaged."""
+    try:
+        names = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
+# --- rendering and scoring -------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -83,7 +155,7 @@ def run_test(
             images = to_8_bit(model.render(mosaic))
             if model.folder:
                 arrays = images.permute(0, 2, 3, 1).cpu().numpy()
-                paths = [model.folder / f"{Path(name).stem}.{image_format.suffix}" for name in batch_names]
+                paths = [model.folder / image_format.name_of(name) for name in batch_names]
                 written = [image_format.write(path, array) for path, array in zip(paths, arrays, strict=True)]
                 images = torch.from_numpy(np.stack(written)).permute(0, 3, 1, 2).to(device)
             if target is not None:
@@ -92,6 +164,9 @@ def run_test(
         progress(len(names))
     joined = [{c: torch.cat([batch[c] for batch in v]).cpu() for c in evaluator.functions if v} for v in values]
     return [evaluator.summarize(names, columns) if columns else ({}, {}) for columns in joined]
+
+
+# --- tables and the report's scenes ----------------------------------------------------------------------------------
 
 
 def shorter_side(photo: Path) -> int:
@@ -118,6 +193,17 @@ def write_tables(
     return means
 
 
+def print_means(means: list[dict], header: dict[str, str]) -> None:
+    """Print the table of means."""
+    for key, value in header.items():
+        print(f"{key}: {value}")
+    width = max((len(row["model"]) for row in means), default=0)
+    for row in means:
+        measures = {column: MEASURES[column] for column in row if column in MEASURES}
+        values = (f"{measure.label} {row[column]:.{measure.digits}f}" for column, measure in measures.items())
+        print(f"  {row['model']:<{width}}  " + "  ".join(values))
+
+
 def choose_scenes(
     model: Candidate, render_set: RenderSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
 ) -> tuple[list[Scene], list[str]]:
@@ -137,7 +223,7 @@ def choose_scenes(
         path = split.raws[i]
         mosaic = render_set.reader.mosaic_tensor(render_set.reader.mosaic(path))[None]
         reference = to_8_bit(render_set.reference(mosaic))[0].permute(1, 2, 0).numpy()
-        output = iio.imread(model.folder / f"{path.stem}.{image_format.suffix}", plugin="pillow")
+        output = iio.imread(model.folder / image_format.name_of(path), plugin="pillow")
         target = read_photo(split.photos[i]) if render_set.has_targets else None
         scenes.append(Scene(path.name, reference, output, target, rows.get(path.name, {})))
     return scenes, captions or [""] * len(order)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 import storage
+from errors import UserError
 from evaluation.charts import learning_curves, ranking_chart
 from evaluation.tables import folder_of, read_best, read_ranking
 
@@ -77,18 +78,50 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def read_history(run: Path | None) -> tuple[list[dict], list[dict], str]:
-    """(lines of log.jsonl, ranking, what it is ranked by) of a run; empty without one."""
+    """(lines of log.jsonl, ranking, what it is ranked by) of a run; empty without one.
+
+    Raises `UserError` if one of the files is damaged.
+    """
     if run is None:
         return [], [], ""
-    log, best = run / "log.jsonl", read_best(run)
-    lines = log.read_text().splitlines() if log.is_file() else []
-    lines = [json.loads(line) for line in lines if line.endswith("}")]  # the last line may be incomplete
+    lines, best = _read_log(run / "log.jsonl"), read_best(run)
     if not best:
         return lines, [], ""
     header, ranking = read_ranking(folder_of(run, best["protocol"].split(":")[0]) / "ranking.csv")
-    if not ranking:
+    if not (ranking and {"data", "protocol"} <= header.keys()):
         return lines, [], ""
     return lines, ranking, f"{best['ranked_by']} on {header['data'].split(',')[0]}; {header['protocol']}"
+
+
+def _read_log(path: Path) -> list[dict]:
+    """The lines of a log.jsonl; the last one may be incomplete.
+
+    Raises `UserError` for another line that fit.py cannot have written.
+    """
+    texts = path.read_bytes().splitlines() if path.is_file() else []
+    if texts and not texts[-1].endswith(b"}"):
+        texts.pop()  # the run was stopped, or is writing it now
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(json.loads(text))
+        except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
+            lines.append(None)
+        if not _is_log_line(lines[-1]):
+            raise UserError(f"{path}, line {number} is damaged: remove this line, then the report shows the others")
+    return lines
+
+
+def _is_log_line(line: object) -> bool:
+    """Whether `line` is the log's first line, which has facts, or has numbers of a step, of which some may be NaN."""
+    if not isinstance(line, dict) or not isinstance(line.get("stage"), str):
+        return False
+    if "step" not in line:
+        weights = line.get("weights", {})
+        return isinstance(weights, dict) and isinstance(line.get("warning", ""), str)
+    numbers = [value for name, value in line.items() if name != "stage"]
+    small = all(isinstance(x, float) or (isinstance(x, int) and abs(x) < 1 << 63) for x in numbers)
+    return small and isinstance(line["step"], int)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from errors import UserError
 from evaluation.tables import ScoreTables
 from models import ModelSpec
 
+MAX_AT_ONCE = 1024  # models in one pass: more are not faster, and would fill the memory
+
 
 class OpenedModel(Protocol):
     """What scoring needs of an opened checkpoint: `tasks.model.Model`."""
@@ -62,8 +64,8 @@ class Scorer:
         device: torch.device,
         at_once: int = 0,
     ):
-        if at_once < 0:
-            raise UserError(f"--at-once must not be negative, but is {at_once}")
+        if not 0 <= at_once <= MAX_AT_ONCE:
+            raise UserError(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {at_once}")
         self.tables, self.load, self.open_model, self.device = tables, load, open_model, device
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.stack = at_once or (32 if device.type == "cuda" else 1)  # models run as one

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,14 +72,13 @@ def _to_numbers(columns: Sequence[str], cells: Sequence[str]) -> dict[str, float
 
 def checkpoints(run: Path) -> list[Path]:
     """A run's checkpoints, sorted by step. The position in this list is a checkpoint's index."""
-    found = [path for path in (run / "checkpoints").glob("step_*.pt") if path.stem[5:].isdigit()]
-    return sorted(found, key=step_of)
+    return sorted((path for path in (run / "checkpoints").glob("step_*.pt") if step_of(path) >= 0), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
     """The training step in a checkpoint's file name, or -1 if the name has none."""
-    digits = checkpoint.stem.removeprefix("step_")
-    return int(digits) if digits.isdigit() else -1
+    name = re.fullmatch(r"step_([0-9]+)", checkpoint.stem)  # [0-9]: other digits, such as ², are no number
+    return int(name[1]) if name else -1
 
 
 def select(run: Path, n: int = 1, remainders: Sequence[int] = (0,)) -> list[Path]:
@@ -86,7 +86,8 @@ def select(run: Path, n: int = 1, remainders: Sequence[int] = (0,)) -> list[Path
     found = checkpoints(run)
     chosen = [path for index, path in enumerate(found) if index % n in remainders]
     if not chosen:
-        which = f", none of index modulo {n} in {', '.join(map(str, remainders))}" if found else ""
+        shown = ", ".join(map(str, remainders[:4])) + (", ..." if remainders[4:] else "")
+        which = f", none of index modulo {n} in {shown}" if found else ""
         raise UserError(f"no checkpoint to score in {run / 'checkpoints'}: it has {len(found)}{which}")
     return chosen
 
@@ -190,13 +191,22 @@ def write_ranking(run: Path, tables: ScoreTables, ranking: list[dict]) -> None:
 
 
 def read_ranking(path: Path) -> tuple[dict[str, str], list[dict]]:
-    """(the facts of its score tables, rows with the best first) of a ranking.csv; both empty if there is no file."""
+    """(the facts of its score tables, rows with the best first) of a ranking.csv; both empty if there is no file.
+
+    Raises `UserError` if the file is damaged.
+    """
     if not path.is_file():
         return {}, []
-    lines = path.read_text().splitlines()
-    facts = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
-    rows = csv.DictReader(line for line in lines if not line.startswith("# "))
-    return facts, [{key: value if key == "checkpoint" else float(value) for key, value in row.items()} for row in rows]
+    try:
+        lines = path.read_text().splitlines()
+        facts = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+        reader = csv.DictReader(line for line in lines if not line.startswith("# "))
+        rows = [{key: value if key == "checkpoint" else float(value) for key, value in row.items()} for row in reader]
+    except (ValueError, TypeError, csv.Error):  # TypeError: a row has more or fewer cells than the heading
+        rows = [{}]
+    if not all({"rank", "checkpoint", "step"} <= row.keys() for row in rows):
+        raise UserError(f"{path} is damaged: rank the run again (process_set.py --rank)")
+    return facts, rows
 
 
 def read_best(run: Path) -> dict:
@@ -206,9 +216,10 @@ def read_best(run: Path) -> dict:
         return {}
     try:
         best = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
         best = None
-    if not isinstance(best, dict) or not {"checkpoint", "sha256", "protocol", "ranked_by"} <= best.keys():
+    texts = ("checkpoint", "sha256", "protocol", "ranked_by")
+    if not isinstance(best, dict) or not all(isinstance(best.get(key), str) for key in texts):
         raise UserError(f"{path} is damaged: rank the run again (process_set.py --run {run.name})")
     return best
 

@@ -50,9 +50,15 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
 
 
 def validation_split(splits: dict[str, Split], rank: str) -> Split:
-    """The files on which checkpoints are compared. Raises `UserError` if that needs pairs and there are none."""
+    """The files on which checkpoints are compared. Raises `UserError` if there are no pairs, or too few files (KID)."""
     if rank == "unpaired":
         split = splits["val"] or splits["train"]
+        mosaics, photographs = len(split.raws), len(splits["train"].photos)
+        if min(mosaics, photographs) < 2:
+            raise UserError(
+                f"--rank unpaired needs at least two mosaics and two photographs, but this run has {mosaics} and "
+                f"{photographs}: add files to its dataset, or rank with pairs (--rank paired)"
+            )
         every = -(-len(split.raws) // UNPAIRED_FILES)
         return Split(split.raws[::every], (), paired=False)
     if not splits["val"]:

@@ -209,3 +209,12 @@ def test_help_lists_the_options(load, name, monkeypatch, capsys):
         run_main(load, monkeypatch, name, "--help")
     printed = capsys.readouterr().out
     assert end.value.code == 0 and ("--json" in printed or name in ("ablations", "paper_run", "selection"))
+
+
+def test_metrics_compares_each_measure_with_its_former_way(load, monkeypatch, tmp_path, capsys):
+    size = ("--device", "cpu", "--size", 170, 181, "--repeats", 1)
+    run_main(load, monkeypatch, "metrics", *size, "--measures", "psnr", "ssim", "ms_ssim", "--json", tmp_path / "out")
+    figures = json.loads((tmp_path / "out").read_text())["measures"]
+    assert figures["ssim"]["former"]["score"] == pytest.approx(figures["ssim"]["ours"]["score"], abs=1e-6)
+    assert figures["ms_ssim"]["ours"]["times_as_fast"]["median"] > 0 and "former" not in figures["psnr"]
+    assert "MiB added" in capsys.readouterr().out

@@ -87,7 +87,7 @@ def test_damaged_checkpoints_are_named_and_the_others_are_scored(make_run, call)
         (("--n", "100", "--remainder", "7"), "none of index modulo 100 in 7"),
         (("--n", "0"), "--n must be at least 1, but is 0"),
         (("--n", "4", "--remainder", "4"), "--remainder must lie between"),
-        (("--all", "--at-once", "-1"), "--at-once must not be negative"),
+        (("--all", "--at-once", "-1"), "--at-once must lie between 0 and 1024, but is -1"),
         (("--checkpoint", "absent"), "no file absent"),
         (("--all", "--measures", "delta_e", "--protocol", "pyiqa"), "protocol 'pyiqa' has no measure 'delta_e'"),
         (("--all", "--data-root", "nowhere"), "no folder nowhere"),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from data.reference import Reference
 from data.sensor import SENSORS
 from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator, kernel_distance, lab, sliced_distance
-from evaluation.metrics import psnr
+from evaluation.metrics import psnr, psnr_float
 from pretrained import backbones
 
 
@@ -74,6 +74,14 @@ def test_paired_scores_of_each_file_and_their_mean():
     assert mean["psnr"] == pytest.approx(rows["b"]["psnr"] / 2)
 
 
+def test_only_a_measure_of_floats_gets_the_output_as_it_is():
+    """An output of 0.5 is 127 of 255 for the others; its target, 127, is the same for all."""
+    evaluator, target = PairedEvaluator({"psnr_float": psnr_float, "psnr": psnr}), torch.full((1, 3, 8, 8), 127)
+    values = evaluator.evaluate(torch.full((1, 3, 8, 8), 0.5), evaluator.prepare(None, target.to(torch.uint8)))
+    assert values["psnr"].item() == math.inf
+    assert values["psnr_float"].item() == pytest.approx(20 * math.log10(255 / 0.5), abs=1e-3)
+
+
 # --- without ground truth --------------------------------------------------------------------------------------------
 
 
@@ -119,8 +127,7 @@ def test_unpaired_values_do_not_depend_on_the_batch(evaluator):
 
 
 def test_the_texts_in_stored_score_tables_are_unchanged():
-    """A table with another text or other columns counts as stale."""
+    """A table with another text or other columns counts as stale: then its checkpoint is scored again."""
     assert UnpairedEvaluator.columns == ("unpaired", "texture", "semantics", "color", "content")
-    assert UnpairedEvaluator.summary == (
-        "unpaired: distance to photographs of other scenes plus content lost; smaller is better (judges.Unpaired)"
-    )
+    summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better"
+    assert UnpairedEvaluator.summary == summary

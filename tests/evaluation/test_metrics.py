@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from errors import UserError
 from evaluation import metrics
-from evaluation.metrics import MEASURES, delta_e_2000, ms_ssim, psnr, ssim, to_8_bit
+from evaluation.metrics import MEASURES, delta_e_2000, ms_ssim, psnr, psnr_float, ssim, to_8_bit
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 TENSORFLOW = json.loads((GOLDEN / "tensorflow.json").read_text())["pairs"]
@@ -23,9 +24,13 @@ def grey(*values: float) -> torch.Tensor:
 
 
 def test_the_table_of_measures():
-    assert list(MEASURES) == ["psnr", "ssim", "ms_ssim", "lpips", "lpips_plus", "dists", "delta_e"]
-    assert [name for name in MEASURES if MEASURES[name].higher_is_better] == ["psnr", "ssim", "ms_ssim"]
-    assert {name: measure.function for name, measure in MEASURES.items() if measure.function} == FUNCTIONS
+    assert list(MEASURES) == ["psnr", "psnr_float", "ssim", "ms_ssim", "lpips", "lpips_plus", "dists", "delta_e"]
+    assert [name for name in MEASURES if MEASURES[name].higher_is_better] == ["psnr", "psnr_float", "ssim", "ms_ssim"]
+    assert {name: measure.function for name, measure in MEASURES.items() if measure.function} == {
+        **FUNCTIONS,
+        "psnr_float": psnr_float,
+    }
+    assert [name for name in MEASURES if MEASURES[name].of_floats] == ["psnr_float"]
 
 
 # --- 8 bits ----------------------------------------------------------------------------------------------------------
@@ -109,6 +114,31 @@ def test_images_of_several_models_share_their_targets(random_image):
         assert measure(images[0, 0], target[0]).shape == ()
 
 
+# --- PSNR of floats --------------------------------------------------------------------------------------------------
+
+
+def test_psnr_of_floats_by_hand():
+    """An error of 0.1 everywhere is 20 dB; the levels between two of 8 bits count; values are clipped to [0, 1]."""
+    assert psnr_float(grey(0.6), grey(0.5)).item() == pytest.approx(20, abs=1e-4)
+    assert psnr_float(grey(0.5), grey(0.5 + 1e-4)).item() == pytest.approx(80, abs=0.01)
+    assert psnr_float(grey(1.7, -3.0), grey(1.0, 0.0)).tolist() == [inf, inf]
+
+
+def test_psnr_of_floats_is_the_released_code_s(random_image):
+    image, target = random_image(2, 3, 9, 14) / 200 - 0.1, random_image(2, 3, 9, 14, seed=1)
+    released = [
+        20 * log10(1 / np.sqrt(np.mean((a.clip(0, 1) - b / 255) ** 2)))
+        for a, b in zip(image.double().numpy(), target.double().numpy(), strict=True)
+    ]
+    assert psnr_float(image, target).tolist() == pytest.approx(released, abs=1e-5)
+    assert psnr_float(image, target / 255).tolist() == psnr_float(image, target).tolist()
+
+
+def test_psnr_of_floats_of_8_bit_images_is_psnr(random_image):
+    image, target = random_image(2, 3, 9, 14), random_image(2, 3, 9, 14, seed=1)
+    assert psnr_float(image, target).tolist() == pytest.approx(psnr(image, target).tolist(), abs=1e-5)
+
+
 # --- SSIM and MS-SSIM ------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +175,44 @@ def test_scores_of_a_batch_are_those_of_each_image(golden_pairs):
     for measure in FUNCTIONS.values():
         alone = torch.cat([measure(*golden_pairs[name]) for name in names])
         assert torch.equal(measure(*batch), alone) and alone[0] != alone[1]
+
+
+# --- large images in bands -------------------------------------------------------------------------------------------
+
+
+def plain_similarity(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """SSIM and its contrast-structure factor of each channel, as before there were bands: the whole image at once."""
+    planes = torch.stack((x, y, x * y, x * x + y * y)).flatten(0, 1)
+    blurred = F.conv2d(planes[:, None], metrics._window()).unflatten(0, (4, 3))[:, :, 0]
+    mean_x, mean_y, product, squares = blurred
+    means, squared_means = 2 * mean_x * mean_y, mean_x**2 + mean_y**2
+    structure = (2 * product - means + metrics.C2) / (squares - squared_means + metrics.C2)
+    similarity = structure * (means + metrics.C1) / (squared_means + metrics.C1)
+    return similarity.double().mean((-2, -1)), structure.double().mean((-2, -1))
+
+
+@pytest.mark.parametrize("size", ((161, 200), (190, 163), (256, 256), (333, 171)))
+@pytest.mark.parametrize("band", (1 << 10, 20_000))
+def test_bands_give_the_scores_of_the_whole_image(size, band, monkeypatch, random_image):
+    """With 333 x 171 pixels, these are bands of 5 rows and of 116 rows; the last one is shorter."""
+    noise, flat = random_image(3, *size).float(), random_image(3, 1, 1, seed=1)
+    image, target = (0.3 * noise + 0.7 * flat).to(torch.uint8), (0.1 * noise.flip(1) + 0.6 * flat).to(torch.uint8)
+    expected = delta_e_2000(image, target).item()
+    monkeypatch.setattr(metrics, "BAND", band)
+    assert delta_e_2000(image, target).item() == pytest.approx(expected, abs=1e-9)
+    banded = [measure(image, target).item() for measure in (ssim, ms_ssim)]
+    monkeypatch.setattr(metrics, "_similarity", plain_similarity)
+    assert banded == pytest.approx([measure(image, target).item() for measure in (ssim, ms_ssim)], abs=1e-6)
+    assert banded[1] > 0.1
+
+
+def test_no_band_is_larger_than_it_may_be(monkeypatch, random_image):
+    """The memory of a large image: what is computed at a time does not grow with it."""
+    sizes, blur = [], metrics._blur
+    monkeypatch.setattr(metrics, "_blur", lambda planes: sizes.append(planes[0].numel()) or blur(planes))
+    image = random_image(3, 1200, 1500)
+    ssim(image, image)
+    assert len(sizes) == 14 and max(sizes) <= metrics.BAND + 10 * 1500
 
 
 # --- Delta E 2000 ----------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ ABLATIONS = {
         {
             "ViT, blurred, 224": "",
             "ViT, blurred": "--backbones.vit-size 0",
-            "ViT, sharp": "--backbones.vit-size 0 --train.no-blur-color",
+            "ViT, sharp, normalised": "--backbones.vit-size 0 --train.no-blur-color --backbones.vit-normalise",
             "ViT, blurred, normalised": "--backbones.vit-size 0 --backbones.vit-normalise",
             "VGG, blurred": "--train.color-critic vgg",
             "AlexNet, blurred": "--train.color-critic alexnet",

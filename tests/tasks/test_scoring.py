@@ -101,7 +101,7 @@ def test_tables_name_the_protocol_and_the_weights_of_networks(make_run):
 def test_unpaired_scores_use_evenly_spaced_mosaics_of_the_validation_split_or_else_of_the_training_split(tmp_path):
     paths = tuple(tmp_path / f"{i}.png" for i in range(600))
     split, empty = Split(paths, paths, paired=True), Split((), (), paired=True)
-    for splits in ({"train": empty, "val": split}, {"train": split, "val": empty}):
+    for splits in ({"train": split.take(range(2)), "val": split}, {"train": split, "val": empty}):
         assert validation_split(splits, "unpaired") == Split(paths[::3], (), paired=False)
 
 

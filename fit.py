@@ -162,6 +162,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     root = "data.root" in given and data.root
     unused = [name for name in given if name in isp.unused_weights(config)]
     textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
+    convolutional = textures or ("color" in critics and train.color_critic == "image")
     vit, paired = "color" in critics and train.color_critic == "vit", find_mode(train.mode).needs_pairs
     seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
     for ineffective, sentence in (
@@ -175,6 +176,12 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ("train.texture_critics" in given and not textures, f"mode {train.mode} has no texture critics"),
         ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),
         ("backbones.vit_size" in given and not vit, "--backbones.vit-size is for --train.color-critic vit"),
+        ("backbones.vit_normalise" in given and not vit, "--backbones.vit-normalise is for --train.color-critic vit"),
+        ("released.penalty_times_100" in given and not critics, f"mode {train.mode} has no critics"),
+        (
+            "released.untrained_fc1" in given and not convolutional,
+            "--released.untrained-fc1: no critic has a layer fc1",
+        ),
         ("released.swapped_lpips" in given and not paired, f"mode {train.mode} does not train with LPIPS+"),
         ("released.luminance_content" in given and not paired, f"mode {train.mode} compares luminance already"),
         (

@@ -158,6 +158,12 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
         (["--train.adv-lin1", "2"], "mode unpaired has no term of the weight train.adv_lin1"),
         (["--released.swapped-lpips"], "mode unpaired does not train with LPIPS+"),
         (["--released.luminance-content"], "mode unpaired compares luminance already"),
+        (["--released.penalty-times-100", "--train.mode", "paired"], "mode paired has no critics"),
+        (["--released.untrained-fc1", "--train.mode", "paired"], "--released.untrained-fc1: no critic has a layer fc1"),
+        (
+            ["--backbones.vit-normalise", "--train.mode", "paired"],
+            "--backbones.vit-normalise is for --train.color-",
+        ),
         (
             ["--released.permutation", "--data.unpaired", "disjoint"],
             "--released.permutation is for --data.unpaired shuff",

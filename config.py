@@ -317,6 +317,7 @@ class Config:
         bad = not self.run or self.run != Path(self.run).name or self.run.startswith(".")
         _finite(dataclasses.asdict(self))
         _require(not bad, f"run must be the plain name of a folder, not '{self.run}'")
+        _require(not set(map(ord, self.run + self.runs)) & set(range(0xDC80, 0xDD00)), "run and runs must be UTF-8")
         _require(0 <= self.seed < 1 << 63, f"seed must lie in [0, 2^63), but is {self.seed}")
 
 
@@ -412,6 +413,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 def load(path: Path) -> Config:
     """Read a run's config.json. Raises `UserError` if it is not one."""
+    _require(path.is_file(), f"{path} is not a file")  # reading a pipe could wait for ever
     try:
         return from_dict(json.loads(path.read_text()))
     except (ValueError, RecursionError, UserError) as error:

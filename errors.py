@@ -9,8 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 # The errors with which a file system refuses a request, as far as this platform has them.
-_NAMES = "EACCES EDQUOT EEXIST EIO EISDIR EMFILE ENAMETOOLONG ENOLCK ENOSPC ENOTDIR EPERM EROFS"
-_REFUSALS = {getattr(errno, name) for name in _NAMES.split(" ") if hasattr(errno, name)}
+_NAMES = (
+    *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENOENT"),
+    *("ENOLCK", "ENOSPC", "ENOTDIR", "EPERM", "EROFS"),
+)
+_REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
 
 class UserError(Exception):
@@ -49,7 +52,7 @@ def run_cli(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it: end without a message
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in _REFUSALS or (error.errno == errno.ENOENT and not error.filename):
             raise
         file = error.filename or "a file"
         sys.exit(_report(f"error: cannot read or write {file}: {error.strerror}; existing files are unchanged", 2))

@@ -121,9 +121,10 @@ def _refuse_changes(before: Config, after: Config) -> None:
 def _refuse_overwriting(folder: Path, config: Config) -> None:
     """Raise `UserError` if a run begins again, having saved no last.pt, and its checkpoints are of other settings."""
     file = folder / "config.json"
-    if not (file.exists() and any(folder.glob("checkpoints/[!.]*.pt"))):
+    if not file.exists():
         return
-    if changed := _changed(settings.load(file), config):
+    before = settings.load(file)  # raises UserError for a file of something else
+    if any(folder.glob("checkpoints/[!.]*.pt")) and (changed := _changed(before, config)):
         raise UserError(
             f"{folder} has no last.pt to continue from, only checkpoints, which were trained with other settings "
             f"({', '.join(changed)}): start another run with --run NAME"

@@ -17,6 +17,7 @@ import torch
 
 from config import config as default
 from config import open_run
+from data.notes import note
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
 from evaluation.protocols import PROTOCOLS
@@ -109,6 +110,9 @@ def main() -> None:
     for path in wanted if len(wanted) <= 10 else ():
         if table := tables.read(path):
             print(path.stem, *(f"{column} {value:.4f}" for column, value in table.mean.items()), sep="  ")
+    for column, source in (scorer.scoring_set.notes if scorer.scoring_set else {}).items():
+        if source.startswith("random"):
+            note(f"{column} was computed with random weights: compare it within this table only")
     done = len(wanted) - len(failed)
     print(f"{done} of {len(wanted)} checkpoints have scores in {tables.folder}; {before} of them had before")
     if failed:

@@ -98,8 +98,8 @@ def cached_files(split: Split, files: Files, cache: str, folder: Path, draws: in
     if cache == "off" or (cache == "auto" and draws < 2 * max(len(split.raws), len(split.photos))):
         return files
     index = folder / f"decoded-{_digest(split, files.reader)}.json"
-    if cache in ("auto", "disk") and _is_complete(index):
-        return OnDisk(files.reader, index)
+    if cache in ("auto", "disk") and (stored := _open(split, files.reader, index)):
+        return stored
     cache, size = _choose(cache, split, files, folder, processes)
     if cache == "off":
         note(f"the decoded files take {size}, too much for a cache: they are read anew each time")
@@ -107,8 +107,9 @@ def cached_files(split: Split, files: Files, cache: str, folder: Path, draws: in
     if cache == "memory":
         return InMemory(files.reader, dict(_decode(split, files, f"decoding {size}")))
     with storage.lock(index.with_name(f".{index.name}.lock")):
-        if not _is_complete(index):  # another process may have written it meanwhile
-            _write(split, files, index, f"decoding {size} to {folder}")
+        if stored := _open(split, files.reader, index):  # another process has written it meanwhile
+            return stored
+        _write(split, files, index, f"decoding {size} to {folder}")
     return OnDisk(files.reader, index)
 
 
@@ -160,11 +161,14 @@ def _write(split: Split, files: Files, index: Path, description: str) -> None:
     storage.write_bytes(index, json.dumps({"bytes": size, "files": rows}).encode())
 
 
-def _is_complete(index: Path) -> bool:
+def _open(split: Split, reader: Reader, index: Path) -> OnDisk | None:
+    """The cache, or None if there is none that is whole and holds all files of the split."""
     try:
-        return index.with_suffix(".bin").stat().st_size == json.loads(index.read_text())["bytes"]
+        whole = index.with_suffix(".bin").stat().st_size == json.loads(index.read_text())["bytes"]
+        stored = OnDisk(reader, index) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+    return stored if stored and {*split.raws, *split.photos} <= stored.decoded.keys() else None
 
 
 def _digest(split: Split, reader: Reader) -> str:

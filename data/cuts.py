@@ -77,6 +77,13 @@ def progress(items: list, description: str):
 
 def refuse_existing(root: Path) -> Path:
     """The absolute path of a folder to create. Raises `UserError` unless it is an empty folder, or can be created."""
+    try:
+        root.resolve(strict=True)
+    except RuntimeError:  # a loop of links
+        raise UserError(f"{root} is a link that leads to itself: give another folder") from None
+    except OSError:
+        if root.is_symlink():
+            raise UserError(f"{root} is a link to a folder that is missing: give another folder") from None
     root = root.resolve()
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if existing != root and not existing.is_dir():

@@ -105,6 +105,8 @@ def simulate_folder(
     if not scales or not all(0 < scale <= 1 for scale in scales) or min(val, test) < 0 or stride < 1:
         raise UserError("scales must lie in (0, 1], stride must be at least 1, val and test must not be negative")
     out = refuse_existing(out)  # before all photographs are read
+    if out.is_relative_to(folder.resolve()):
+        raise UserError(f"{out} lies in {folder}, where the next simulation would take it for photographs: move it")
     shapes, skipped = survey(folder, patch)
     if skipped:
         note(f"skipped {skipped}")

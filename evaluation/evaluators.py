@@ -39,6 +39,9 @@ class PairedEvaluator:
         images, scores = to_8_bit(outputs), {}
         for column, function in self.functions.items():
             scores[column] = function(outputs if MEASURES[column].of_floats else images, prepared)
+        if outputs.is_floating_point() and not outputs.sum().isfinite():  # 8 bits have no NaN: it would become black
+            failed = ~outputs.isfinite().flatten(1).all(1)
+            scores = {column: values.masked_fill(failed, torch.nan) for column, values in scores.items()}
         return scores
 
     def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict[str, Scores], Scores]:

@@ -63,7 +63,11 @@ class ImageFormat:
         """Write (H, W, 3) uint8, and return the pixels that a reader of the file gets. Raises `UserError`."""
         options = {"quality": self.quality, "subsampling": 0} if self.suffix == "jpg" else {"compress_level": 3}
         # In memory first: on a full disk, Pillow's errors do not say that it is full.
-        encoded = iio.imwrite("<bytes>", image, plugin="pillow", extension=f".{self.suffix}", **options)
+        try:
+            encoded = iio.imwrite("<bytes>", image, plugin="pillow", extension=f".{self.suffix}", **options)
+        except (OSError, ValueError) as error:  # such as a JPEG of more than 65,535 pixels a side
+            reason = storage.first_line(error)
+            raise UserError(f"{path.name} of {image.shape[0]}x{image.shape[1]} cannot be written: {reason}") from None
         try:
             with storage.writing(path) as temporary:
                 temporary.write_bytes(encoded)

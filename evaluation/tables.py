@@ -49,10 +49,12 @@ class Table:
 def read_table(path: Path) -> Table | None:
     """The table in the file `path`; None if there is no such file, or it is not a table with a mean."""
     try:
-        lines = path.read_text(errors="surrogateescape").splitlines()
+        if not path.is_file():  # reading a pipe could wait for ever
+            return None
+        lines = path.read_text(errors="surrogateescape").split("\n")  # names may hold other line breaks
         count = next(i for i, line in enumerate(lines) if not line.startswith("# "))
         header = dict(line[2:].split(": ", 1) for line in lines[:count])
-        columns, *rows = csv.reader(lines[count:])
+        columns, *rows = csv.reader(io.StringIO("\n".join(lines[count:]), newline=""))
         values = {row[0]: _to_numbers(columns[1:], row[1:]) for row in rows}
         return Table(header, tuple(columns[1:]), values, values.pop(MEAN), columns[0])
     except (OSError, ValueError, LookupError, StopIteration, csv.Error):
@@ -114,7 +116,7 @@ class ScoreTables:
         """The file of a checkpoint's table; its name includes the run for a checkpoint of another run."""
         own = step_of(checkpoint) < 0 or checkpoint.parent in [run / "checkpoints" for run in self.folder.parents]
         name = checkpoint.stem if own else f"{checkpoint.parents[1].name}_{checkpoint.stem}"
-        return self.folder / f"{name}.csv"
+        return self.folder / f"{'checkpoint_' if name == 'ranking' else ''}{name}.csv"  # ranking.csv is the ranking
 
     def read(self, checkpoint: Path) -> Table | None:
         """The stored table, or None if there is none, or the checkpoint, the data or the protocol changed."""

@@ -174,7 +174,8 @@ def _require_usable(state: dict[str, Tensor], name: str, path: Path) -> None:
     """Raise `UserError` for a weight that is no dense tensor of finite numbers. Any float precision will do."""
     for key, expected in _empty_state(name).items():
         weight = state[key]
-        same_kind = weight.is_floating_point() == expected.is_floating_point() and not weight.is_complex()
+        small = weight.is_floating_point() and weight.itemsize < 2  # 8 bits and less: torch computes little with them
+        same_kind = weight.is_floating_point() == expected.is_floating_point() and not (weight.is_complex() or small)
         if weight.is_meta or weight.layout != torch.strided or weight.is_quantized or not same_kind:
             kind = f"{weight.dtype}, {weight.layout}, on {weight.device}".replace("torch.", "")
             raise UserError(f"{path} has weights that cannot be used: {key} is no tensor of real numbers ({kind})")

@@ -1,5 +1,6 @@
 """The dataset that a config names: its splits, how its files are read, and how its mosaics are rendered."""
 
+import json
 from pathlib import Path
 
 from config import Config
@@ -7,6 +8,7 @@ from data.files import Reader
 from data.folders import Split, open_dataset
 from data.reference import Reference, find_demosaicer
 from data.sensor import Sensor
+from errors import UserError
 
 
 def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
@@ -23,5 +25,26 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
         data.layout, data.root, data.raw, data.photos, data.pairs, data.val_count, data.test_count, data.exclude
     )
     sensor = Sensor(data.cfa, data.black_level, data.white_level)
+    if data.root:
+        _check_simulated(Path(data.root) / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width))
     return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
+
+
+def _check_simulated(file: Path, sensor: Sensor) -> None:
+    """Raise `UserError` if data.simulate has written that the dataset is of another camera than `sensor`.
+
+    Black levels may differ by 2 % of white: the released RMFA-Net takes others than the camera has.
+    """
+    try:
+        camera = json.loads(file.read_text())["camera"]
+        simulated = Sensor(camera["cfa"], tuple(camera["black"]), camera["white"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
+        return  # there is no such file, or it is something else's
+    apart = max(abs(a - b) for a, b in zip(simulated.black_level, sensor.black_level, strict=True))
+    if (simulated.cfa, simulated.white_level) != (sensor.cfa, sensor.white_level) or apart > 0.02 * sensor.white_level:
+        black = " ".join(f"{level:g}" for level in simulated.black_level)
+        raise UserError(
+            f"{file} says that the mosaics have another CFA order or other levels: set --data.cfa {simulated.cfa} "
+            f"--data.black-level {black} --data.white-level {simulated.white_level:g}"
+        )

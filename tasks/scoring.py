@@ -35,7 +35,8 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     """
     splits, reader, _ = open_data(config)
     split = validation_split(splits, rank)
-    files = [(path.name, path.stat().st_size) for path in (*split.raws, *split.photos)]
+    photos = _photographs(splits["train"], config) if rank == "unpaired" else split.photos
+    files = [(path.name, path.stat().st_size) for path in (*split.raws, *photos)]
     digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
     facts = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
     if rank == "unpaired":
@@ -117,9 +118,14 @@ def build_unpaired_evaluator(
     backbones = dataclasses.replace(config.backbones, vit_normalise=True)
     plain = {"compute": Compute(), "as_released": False, "released": Released(), "backbones": backbones}
     networks = Networks(dataclasses.replace(config, **plain), device)
-    photos = unpaired(train, config.data.unpaired, config.seed, config.quirks.permutation).photos
-    chosen = photos[:: -(-len(photos) // PHOTOGRAPHS)]
+    chosen = _photographs(train, config)
     with torch.inference_mode():
         images = (photo_tensor(centre(read_photo(path))).to(device) for path in chosen)
         evaluator = UnpairedEvaluator(networks("alexnet"), networks("vit"), reference, images)
     return evaluator, networks.provenance | {"photographs": str(len(chosen))}
+
+
+def _photographs(train: Split, config: Config) -> tuple[Path, ...]:
+    """The photographs that outputs are compared with, of those that the run is trained on."""
+    photos = unpaired(train, config.data.unpaired, config.seed, config.quirks.permutation).photos
+    return photos[:: -(-len(photos) // PHOTOGRAPHS)]

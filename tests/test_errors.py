@@ -51,6 +51,11 @@ def test_file_system_error_is_status_2_and_names_the_file(number, capsys):
     assert len(output.splitlines()) == 1
 
 
+def test_a_file_that_has_vanished_is_one_line(capsys):
+    assert status_of(FileNotFoundError(errno.ENOENT, "No such file or directory", "raws/7.png")) == 2
+    assert capsys.readouterr().err.startswith("error: cannot read or write raws/7.png: No such file or directory")
+
+
 def test_full_disk_without_a_file_name_is_one_line(capsys):
     assert status_of(OSError(errno.ENOSPC, "No space left on device")) == 2
     assert capsys.readouterr().err.startswith("error: cannot read or write a file: No space left on device")

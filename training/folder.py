@@ -30,7 +30,8 @@ def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
             if any(path for pattern in RESULTS for path in folder.glob(pattern)):
                 raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
             log = folder / "log.jsonl"
-            if log.exists() and log.read_bytes().count(b"\n") > 1:  # more than its first line: some steps were made
+            first_line = b'{"stage": "start"'
+            if log.exists() and (log.read_bytes().count(b"\n") > 1 or not log.read_bytes().startswith(first_line)):
                 os.replace(log, log.with_name("log.previous.jsonl"))
         yield
 

@@ -1,5 +1,6 @@
 """The training loop of every task: its stages, resuming, validation, and what is written to the run's folder, when."""
 
+import math
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -279,7 +280,9 @@ class Run:
         validation = self.task.validation
         names = [*validation.baselines, *(stage.result for stage in self.task.stages)]
         scores = {name: self.scores.get(name) for name in names}
-        storage.write_json(self.folder / "summary.json", {validation.name: scores, "weights": self.task.provenance})
+        # JSON has no infinity, which is the PSNR of an image that equals its target, such as a black one.
+        finite = {name: s if s is None or math.isfinite(s) else str(s) for name, s in scores.items()}
+        storage.write_json(self.folder / "summary.json", {validation.name: finite, "weights": self.task.provenance})
         print(f"\n{validation.title}, {self.folder}")
         for name, score in scores.items():
             print(f"  {name:<12}" + ("no pairs" if score is None else f"{score:6.2f} {validation.unit}"))

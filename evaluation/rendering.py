@@ -16,6 +16,7 @@ import storage
 from data.files import Reader, read_photo
 from data.folders import Split
 from data.loader import whole_files
+from data.notes import note
 from data.reference import Reference
 from errors import UserError
 from evaluation.evaluators import PairedEvaluator
@@ -120,6 +121,10 @@ def reserve(
                 "name another folder with --output, or move it away"
             )
     for place, own in names.items():
+        if stale := sorted(name for name in noted[place] - own if (place / name).exists()):
+            note(
+                f"{place} also holds {len(stale)} files of an earlier test, such as {stale[0]}, which stay as they are"
+            )
         try:
             storage.write_json(place / WRITTEN, sorted(own | noted[place]))
         except OSError as error:

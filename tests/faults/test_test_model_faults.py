@@ -54,6 +54,14 @@ def test_the_same_test_again_replaces_its_own_files_and_no_others(call, make_fil
     assert call(script, *paired(weights, raws, photos), out)[0] == 0
 
 
+def test_files_of_an_earlier_test_that_stay_are_told(call, make_files, tmp_path):
+    weights, raws, photos = make_files()
+    out = tmp_path / "out"
+    call(script, *paired(weights, raws, photos), out)
+    status, output = call(script, "--checkpoint", weights, "--input", raws, "--output", out)
+    assert status == 0 and f"note: {out} also holds 2 files of an earlier test, such as compare.csv" in output
+
+
 @pytest.mark.parametrize("note", (b"", b"[[]]", b"7", b"[" * 100_000, b"\xff"))
 def test_a_damaged_note_of_the_files_written_lets_nothing_be_overwritten(call, make_files, tmp_path, note):
     files, out = make_files(), tmp_path / "out"

@@ -39,6 +39,9 @@ def run_cli(main: Callable[[], None]) -> None:
     The exit status is 2 for a `UserError` or a file that cannot be read or written, 130 for Ctrl-C, and 141 if the
     reader of the output closed the pipe. Other exceptions pass through.
     """
+    for name in ("stdout", "stderr"):  # None if the caller has closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the life of the process
     if signal.getsignal(signal.SIGINT) is _exit:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):

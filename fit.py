@@ -52,6 +52,15 @@ RESUMABLE = {
 }
 
 
+# How PyTorch reports what a user can mend, and the sentence for it.
+RUNTIME_ERRORS = {
+    "DefaultCPUAllocator": "the memory is full: lower --data.batch, --data.patch or --data.workers",
+    "DataLoader worker (pid": "a process that reads patches was killed, probably for lack of memory: lower "
+    "--data.workers or --data.batch; --resume continues",
+    "Too many open files": "too many files are open: lower --data.workers, or raise the limit (ulimit -n)",
+}
+
+
 @dataclass(frozen=True)
 class _Arguments:
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -65,7 +74,8 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     Raises `UserError`, or exits with status 2 as tyro does.
     """
     arguments, default = list(arguments), settings.config
-    if arguments and not arguments[0].startswith("-"):
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if named:
         preset = arguments.pop(0)
         if preset not in PRESETS:
             raise UserError(f"unknown preset '{preset}'; known are: {', '.join(PRESETS)}")
@@ -74,7 +84,11 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     folder = Path(parsed.config.runs) / parsed.config.run
     if not (parsed.resume and (folder / "last.pt").exists()):
         _refuse_overwriting(folder, parsed.config)
-        refuse_ineffective(parsed.config, _differences(default, parsed.config))
+        given = _differences(default, parsed.config)
+        if "data.root" in given and parsed.config.data.demo and not named:
+            root = parsed.config.data.root
+            raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
+        refuse_ineffective(parsed.config, given)
         return parsed.config, parsed.resume
     file = folder / "config.json"
     before = settings.load(file) if file.exists() else _config_of(read_state(folder), folder)
@@ -246,9 +260,10 @@ def main() -> None:
     except (torch.OutOfMemoryError, MemoryError):
         raise UserError("the device's memory is full: lower --data.batch or --data.patch") from None
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # how PyTorch reports that a CPU's memory is full
-            raise
-        raise UserError("the memory is full: lower --data.batch, --data.patch or --data.workers") from None
+        for text, sentence in RUNTIME_ERRORS.items():
+            if text in str(error):
+                raise UserError(sentence) from None
+        raise
 
 
 def cli() -> None:

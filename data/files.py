@@ -79,6 +79,11 @@ def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0,
             mosaic = _read_image(path)
     if mosaic.dtype.kind == "f" and mosaic.size and mosaic.max() <= 1:
         mosaic = mosaic * np.float32(sensor.white_level)
+    elif mosaic.dtype.kind == "f" and mosaic.size and mosaic.min() >= 0 and mosaic.max() < 16:
+        raise UserError(
+            f"{path} has real numbers up to {mosaic.max():g}: neither fractions of white, which end at 1, nor digital "
+            "numbers; clip or scale them"
+        )
     _check_mosaic(path, mosaic, sensor)
     return mosaic if mosaic.dtype == np.uint16 else mosaic.astype(np.float32)
 
@@ -159,12 +164,15 @@ def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
             raise UserError(f"{path} is not from a Bayer sensor, or already demosaiced (linear DNG): leave it out")
         mosaic = raw.raw_image_visible.copy()
         cfa = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
-        black = raw.black_level_per_channel
+        black, white = raw.black_level_per_channel, raw.white_level
     if mosaic.ndim != 2 or cfa not in CFA_ORDERS:
         raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
     if cfa != sensor.cfa:
         advice = f"set --data.cfa {cfa} (test_model.py: --cfa {cfa})"
         raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: {advice}")
+    if white and not 0.8 * sensor.white_level <= white <= 1.25 * sensor.white_level:
+        advice = f"set --data.white-level {white} (test_model.py: --white-level {white})"
+        raise UserError(f"{path} has the white level {white}, not {sensor.white_level:g}: {advice}")
     if abs(black[0] - sensor.black_level[0]) > 0.01 * sensor.white_level:
         levels = " ".join(f"{black[i]:g}" for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
         advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"

@@ -29,11 +29,13 @@ def survey(folder: Path, side: int) -> tuple[dict[str, tuple[int, int]], str]:
     """Decode every image under `folder`, because only this finds truncated files before the splits are drawn.
 
     Returns {path in `folder`: (height, width)} of the usable images, at least `side` pixels high and wide, and a text
-    about the others. Raises `UserError` if none is usable.
+    about the others. Simulated datasets in the folder are left out. Raises `UserError` if no image is usable.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the photographs")
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    made = {file.parent.relative_to(folder) for file in folder.rglob("camera.json")}  # simulated datasets
+    paths = (path for path in paths if not made.intersection(path.parents))
     names = [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
     images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     others = sorted({*names} - {*images})
@@ -105,8 +107,6 @@ def simulate_folder(
     if not scales or not all(0 < scale <= 1 for scale in scales) or min(val, test) < 0 or stride < 1:
         raise UserError("scales must lie in (0, 1], stride must be at least 1, val and test must not be negative")
     out = refuse_existing(out)  # before all photographs are read
-    if out.is_relative_to(folder.resolve()):
-        raise UserError(f"{out} lies in {folder}, where the next simulation would take it for photographs: move it")
     shapes, skipped = survey(folder, patch)
     if skipped:
         note(f"skipped {skipped}")

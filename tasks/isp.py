@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import config as settings
+import storage
 from config import Config
 from data.cache import Files, cached_files
 from data.files import Reader, read_photo
@@ -89,7 +90,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
         },
-        identity=[(path.name, path.stat().st_size) for s in splits.values() for path in (*s.raws, *s.photos)],
+        identity=[(path.name, storage.fingerprint(path)) for s in splits.values() for path in (*s.raws, *s.photos)],
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
 

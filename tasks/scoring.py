@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import storage
 from config import Compute, Config, Released
 from data.files import read_photo
 from data.folders import Split, unpaired
@@ -36,7 +37,7 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     splits, reader, _ = open_data(config)
     split = validation_split(splits, rank)
     photos = _photographs(splits["train"], config) if rank == "unpaired" else split.photos
-    files = [(path.name, path.stat().st_size) for path in (*split.raws, *photos)]
+    files = [(path.name, storage.fingerprint(path)) for path in (*split.raws, *photos)]
     digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
     facts = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
     if rank == "unpaired":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ from data.folders import open_dataset
 from data.sensor import SENSORS
 from data.simulate import simulate_folder
 from data.unprocess import Camera
-from errors import UserError
+from errors import UserError, run_cli
 from evaluation.evaluators import PairedEvaluator
 from evaluation.metrics import psnr
 from evaluation.rendering import ImageFormat
 from evaluation.tables import Table, read_table
 from pretrained.zoo import open_checkpoint
 from tasks.data import open_data
+from tasks.model import open_model
 from tasks.scoring import open_tables
 
 from ..fit_runs import vary
@@ -191,7 +193,57 @@ def test_a_link_to_a_missing_folder_is_not_replaced(tmp_path):
     assert (tmp_path / "out").is_symlink()
 
 
-def test_a_simulation_is_not_written_into_its_own_photographs(tmp_path):
-    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="lies in .*, where the next simulation would take it for photographs"):
-        simulate_folder(tmp_path, tmp_path / "out", Camera.random(np.random.default_rng(0)), 0, 32, 32, (1.0,), 0, 0)
+def test_a_simulated_dataset_among_the_photographs_is_not_read_as_photographs(tmp_path):
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "a.png")
+    for name in ("one", "two"):
+        simulate_folder(tmp_path, tmp_path / name, Camera.random(0), 0, 32, 32, (1.0,), 0, 0)
+    counts = [len(list((tmp_path / name / "train" / "fujifilm").iterdir())) for name in ("one", "two")]
+    assert counts == [4, 4]
+
+
+@pytest.mark.parametrize("text, sentence", fit.RUNTIME_ERRORS.items())
+def test_what_torch_reports_as_a_runtime_error_ends_in_a_sentence(monkeypatch, call, text, sentence):
+    def fail(*_):
+        raise RuntimeError(f"in torch: {text} 123) is killed by signal: Killed.")
+
+    monkeypatch.setattr(fit, "train", fail)
+    assert call(fit, "demo", "--run", "x") == (2, f"error: {sentence}\n")
+
+
+def test_the_demo_is_not_written_to_a_mistyped_root():
+    with pytest.raises(UserError, match="dtaa would get the demo dataset: name the preset demo for that"):
+        fit.parse(["--data.root", "dtaa"])
+    assert fit.parse(["demo", "--data.root", "dtaa"])[0].data.root == "dtaa"
+
+
+@pytest.mark.parametrize("largest, fine", ((1.0, True), (1.0005, False), (2.0, False), (900.0, True)))
+def test_real_numbers_just_above_1_are_refused(tmp_path, largest, fine):
+    np.save(tmp_path / "a.npy", np.linspace(0, largest, 64, dtype=np.float32).reshape(8, 8))
+    reader = Reader(SENSORS["fujifilm"])
+    if fine:
+        assert reader.mosaic(tmp_path / "a.npy").max() > 800
+    else:
+        with pytest.raises(UserError, match="neither fractions of white, which end at 1, nor digital numbers"):
+            reader.mosaic(tmp_path / "a.npy")
+
+
+def test_files_of_equal_size_and_other_content_make_scores_stale(make_run):
+    run = make_run()
+    _, config = open_run(str(run.parent), run.name)
+    before = open_tables(run, config, "paired", "paper").facts
+    photo = next((Path(config.data.root) / "val" / "fujifilm").iterdir())
+    photo.write_bytes(photo.read_bytes()[:-1] + b"\0")
+    assert open_tables(run, config, "paired", "paper").facts != before
+
+
+def test_a_model_whose_images_are_not_finite_is_refused(make_files):
+    path, _, _ = make_files()
+    storage.save(path, {name: torch.full_like(value, 3e38) for name, value in torch.load(path).items()})
+    model = open_model(str(path), torch.device("cpu"))
+    with pytest.raises(UserError, match="gives values that are not finite"):
+        model.develop(torch.rand(1, 1, 32, 32), model.sensor)
+
+
+def test_closed_output_does_not_end_a_command(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    run_cli(lambda: print("nobody reads this", file=sys.stderr))

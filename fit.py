@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     parsed = _parse(arguments, default)
     folder = Path(parsed.config.runs) / parsed.config.run
     if not (parsed.resume and (folder / "last.pt").exists()):
-        _refuse_overwriting(folder, parsed.config)
+        _refuse_overwriting(folder, parsed)
         given = _differences(default, parsed.config)
         if "data.root" in given and parsed.config.data.demo and not named:
             root = parsed.config.data.root
@@ -132,13 +132,15 @@ def _refuse_changes(before: Config, after: Config) -> None:
         raise UserError(f"a resumed run cannot change {names}: start another run with --run NAME ({values})")
 
 
-def _refuse_overwriting(folder: Path, config: Config) -> None:
-    """Raise `UserError` if a run begins again, having saved no last.pt, and its checkpoints are of other settings."""
+def _refuse_overwriting(folder: Path, given: _Arguments) -> None:
+    """Raise `UserError` for a config.json of something else, and for a run that is to be continued, has saved no
+    last.pt, and has checkpoints of other settings.
+    """
     file = folder / "config.json"
     if not file.exists():
         return
     before = settings.load(file)  # raises UserError for a file of something else
-    if any(folder.glob("checkpoints/[!.]*.pt")) and (changed := _changed(before, config)):
+    if given.resume and any(folder.glob("checkpoints/[!.]*.pt")) and (changed := _changed(before, given.config)):
         raise UserError(
             f"{folder} has no last.pt to continue from, only checkpoints, which were trained with other settings "
             f"({', '.join(changed)}): start another run with --run NAME"

@@ -317,7 +317,6 @@ class Config:
         bad = not self.run or self.run != Path(self.run).name or self.run.startswith(".")
         _finite(dataclasses.asdict(self))
         _require(not bad, f"run must be the plain name of a folder, not '{self.run}'")
-        _require(not set(map(ord, self.run + self.runs)) & set(range(0xDC80, 0xDD00)), "run and runs must be UTF-8")
         _require(0 <= self.seed < 1 << 63, f"seed must lie in [0, 2^63), but is {self.seed}")
 
 

@@ -250,6 +250,10 @@ def train(config: Config, resume: bool = False, group: Group = ALONE) -> Path:
     group.share(config.data.batch)
     refuse_oversized(config, device, group)
     folder = Path(config.runs) / config.run
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise UserError("the name of a run and its folder must be UTF-8: TensorBoard takes no others") from None
     with claim_folder(folder, resume) if group.main else nullcontext():
         build_run(config, resume, group).train()
     return folder

@@ -14,7 +14,7 @@ import fit
 import inference
 import process_set
 import storage
-from config import Config, load, open_run
+from config import load, open_run
 from data.cache import Files, OnDisk, cached_files
 from data.cuts import refuse_existing
 from data.files import Reader
@@ -139,9 +139,9 @@ def test_a_pipe_in_the_place_of_a_file_is_not_read(tmp_path, quick, where):
 
 
 @pytest.mark.parametrize("fields", ({"run": "a\udcff"}, {"runs": "b\udcff"}))
-def test_names_that_are_not_utf_8_are_refused_for_a_run(fields):
-    with pytest.raises(UserError, match="run and runs must be UTF-8"):
-        Config(**fields)
+def test_names_that_are_not_utf_8_are_refused_for_training(cheap_config, fields):
+    with pytest.raises(UserError, match="the name of a run and its folder must be UTF-8"):
+        fit.train(vary(cheap_config, **fields))
 
 
 @pytest.mark.parametrize("damage", ("no files", "other files", "a huge offset", "text"))

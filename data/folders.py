@@ -144,7 +144,11 @@ def _split_folder(folder: Path, layout: Layout, pairs: str) -> Split:
     raw, photos = folder / layout.raw, folder / layout.photos
     if folder.name == "train":
         return _two_folders(raw, photos, pairs)
-    return _two_folders(raw, photos, "yes") if pairs != "no" and raw.is_dir() and photos.is_dir() else EMPTY
+    missing = [path.name for path in (raw, photos) if not path.is_dir()]
+    if folder.is_dir() and (missing or pairs == "no"):
+        reason = f"it has no folder {missing[0]}" if missing else "--data.pairs no says that its files are not pairs"
+        note(f"{folder} is not used: {reason}")
+    return EMPTY if missing or pairs == "no" else _two_folders(raw, photos, "yes")
 
 
 def _two_folders(raw: Path, photos: Path, pairs: str) -> Split:

@@ -117,6 +117,17 @@ def test_a_table_with_odd_names_is_read_as_it_was_written(tmp_path, separator):
     assert read_table(tmp_path / "table.csv") == table
 
 
+@pytest.mark.parametrize(
+    ("pairs", "photos", "reason"),
+    (("yes", "Fujifilm", "it has no folder fujifilm"), ("no", "fujifilm", "--data.pairs no says")),
+)
+def test_validation_files_that_are_not_used_are_told(tmp_path, make_pairs, capsys, pairs, photos, reason):
+    make_pairs(tmp_path / "train" / "mediatek_raw", tmp_path / "train" / "fujifilm", 4, 0)
+    make_pairs(tmp_path / "val" / "mediatek_raw", tmp_path / "val" / photos, 2, 1)
+    assert not open_dataset("fujifilm", str(tmp_path), "", "", pairs, val=0, test=0)["val"]
+    assert f"note: {tmp_path / 'val'} is not used: {reason}" in capsys.readouterr().err
+
+
 # --- tracebacks and hangs --------------------------------------------------------------------------------------------
 
 

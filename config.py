@@ -299,7 +299,7 @@ class Config:
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: cuda if available."""
     as_released: bool = False
-    """Follow the released code where it differs from the paper's text: all switches of `released`."""
+    """Follow the released code: all switches of `released`, and the ViT's input as published, whatever the preset."""
     data: Data = field(default_factory=Data)
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
@@ -382,7 +382,7 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
 
 
 def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of `to_dict`; an earlier version called the texture critics by what all of them see."""
+    """The same values with today's names of texture critics; a former version named them by what all of them see."""
     train, former = values.get("train"), {"alexnet": ["lin0", "lin3"], "image": ["grey"]}
     if isinstance(train, dict) and train.get("texture_critics") in ("alexnet", "image"):
         return values | {"train": train | {"texture_critics": former[train["texture_critics"]]}}

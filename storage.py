@@ -95,7 +95,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fingerprint(path: Path, part: int = 4096) -> str:
-    """The size of a file, and a hash of its first and last `part` bytes: quick, and different for other images."""
+    """The size of a file, and a hash of its first and last `part` bytes: quick, and rarely that of another image."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read(part))

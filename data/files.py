@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -173,14 +174,30 @@ def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
     if white and not 0.8 * sensor.white_level <= white <= 1.25 * sensor.white_level:
         advice = f"set --data.white-level {white} (test_model.py: --white-level {white})"
         raise UserError(f"{path} has the white level {white}, not {sensor.white_level:g}: {advice}")
-    if abs(black[0] - sensor.black_level[0]) > 0.01 * sensor.white_level:
-        levels = " ".join(f"{black[i]:g}" for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
-        advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
-        raise UserError(f"{path} has the black level {black[0]:g}, not {sensor.black_level[0]:g}: {advice}")
+    black = [black[i] for i in (0, 1, 3, 2)]  # R, Gr, Gb, B; LibRaw has R, G, B, G2
+    for own, expected in zip(black, sensor.black_level, strict=True):
+        if abs(own - expected) > 0.01 * sensor.white_level:
+            levels = " ".join(f"{level:g}" for level in black)
+            advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
+            raise UserError(f"{path} has the black level {own:g}, not {expected:g}: {advice}")
     return mosaic
 
 
 # --- photographs -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def check_upright(path: Path) -> None:
+    """Raise `UserError` for a photograph that its EXIF flag turns: it would not match the mosaic of its pair.
+
+    PNG files are not checked: Pillow would have to decode them whole.
+    """
+    with _reading(path), _open_image(path) as image:
+        if image.format != "PNG" and image.getexif().get(0x0112, 1) != 1:  # the tag Orientation
+            raise UserError(
+                f"{path} is flagged as turned (EXIF orientation), and its mosaic is not: save it upright without the "
+                "flag, or train without pairs (--data.pairs no)"
+            )
 
 
 def read_photo(path: Path) -> np.ndarray:

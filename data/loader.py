@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data.files import Reader, read_photo
 from data.folders import Split
-from data.patches import Patches, check_same_size
+from data.patches import Patches, check_pair
 from errors import UserError
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def whole_files(
         if photo_path is None:
             return raw_path.name, reader.mosaic_tensor(mosaic), None
         photo = read_photo(photo_path)
-        check_same_size(raw_path, photo_path, mosaic.shape, photo.shape[:2])
+        check_pair(raw_path, photo_path, mosaic.shape, photo.shape[:2])
         return raw_path.name, reader.mosaic_tensor(mosaic), torch.from_numpy(photo.copy()).permute(2, 0, 1)
 
     photos = split.photos if split.paired and split.photos else (None,) * len(split.raws)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import Files
+from data.files import check_upright
 from data.folders import Split
 from errors import UserError
 
@@ -57,8 +58,9 @@ def photo_tensor(photo: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
 
 
-def check_same_size(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
-    """Raise `UserError` if the (height, width) of a pair differ, because then its pixels do not correspond."""
+def check_pair(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
+    """Raise `UserError` if the pixels of a pair do not correspond: its (height, width) differ, or one is turned."""
+    check_upright(photo_path)
     if mosaic != photo:
         sizes = f"{mosaic[0]}x{mosaic[1]} and {photo[0]}x{photo[1]}"
         raise UserError(f"{raw_path} and {photo_path} are a pair, but of different sizes: {sizes} (height x width)")
@@ -117,7 +119,7 @@ class Patches(Dataset):
         window, mirror = random_window(whole.shape, self.patch, rng, raw_path, even=True), self._mirror(rng)
         mosaic = flip(whole[window], *mirror)
         if self.split.paired:
-            check_same_size(raw_path, photo_path, whole.shape, photo.shape[:2])
+            check_pair(raw_path, photo_path, whole.shape, photo.shape[:2])
         else:
             window, mirror = random_window(photo.shape, self.patch, rng, photo_path, even=False), self._mirror(rng)
         target = photo_tensor(flip(photo[window], *mirror))

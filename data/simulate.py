@@ -34,7 +34,7 @@ def survey(folder: Path, side: int) -> tuple[dict[str, tuple[int, int]], str]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the photographs")
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
-    made = {file.parent.relative_to(folder) for file in folder.rglob("camera.json")}  # simulated datasets
+    made = {file.parent.relative_to(folder) for file in folder.rglob("*/camera.json")}  # simulated datasets
     paths = (path for path in paths if not made.intersection(path.parents))
     names = [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
     images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]

@@ -75,7 +75,9 @@ class Task:
     provenance: dict[str, str]  # where the weights of each frozen network are from
     config: dict[str, Any]  # goes into config.json and every checkpoint
     description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
-    identity: Any = None  # what must be the same in all processes of a run, such as the names of the files
+    identity: Any = (
+        None  # what must be the same in all processes of a run, such as the names of the files and their fingerprints
+    )
     warning: str = ""  # a caveat to print with the scores; empty if there is none
 
 
@@ -114,7 +116,7 @@ class Run:
             )
         if state["data"] != checksum(self.task.identity):
             raise UserError(
-                f"the dataset is not the one that {self.folder} was trained on so far (other files, names or sizes): "
+                f"the dataset is not the one that {self.folder} was trained on so far (other files, names or content): "
                 "provide the same data, or start another run with --run NAME"
             )
         self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]

@@ -197,6 +197,8 @@ class Trainer:
         for index, name in enumerate(names):
             if unzeroed := self.unzeroed.get(name):
                 others = [gradients[f"{name}/{i}"] for i in range(len(unzeroed.parameters))]
+                if self.average_:  # as the state that the main process saves is that of all processes
+                    others = [self.average_(other) for other in others]
                 unzeroed.add(others, self.weights[index] / (norms[index] + EPSILON))
         self.optimizer.step()
         if self.schedule:

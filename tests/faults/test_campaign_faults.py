@@ -19,6 +19,8 @@ from data.cache import Files, OnDisk, cached_files
 from data.cuts import refuse_existing
 from data.files import Reader
 from data.folders import open_dataset
+from data.loader import whole_files
+from data.patches import Patches
 from data.sensor import SENSORS
 from data.simulate import simulate_folder
 from data.unprocess import Camera
@@ -128,6 +130,25 @@ def test_validation_files_that_are_not_used_are_told(tmp_path, make_pairs, capsy
     assert f"note: {tmp_path / 'val'} is not used: {reason}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("orientation", "fine"), ((1, True), (3, False), (6, False)))
+def test_a_turned_photograph_of_a_pair_is_refused(tmp_path, make_pairs, orientation, fine):
+    make_pairs(tmp_path / "raws", tmp_path / "photos", 2, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for file in (tmp_path / "photos").iterdir():
+        Image.open(file).save(file.with_suffix(".jpg"), exif=exif)
+        file.unlink()
+    folders = str(tmp_path / "raws"), str(tmp_path / "photos")
+    split = open_dataset("folders", "", *folders, "yes", val=0, test=0)["train"]
+    reader = Reader(SENSORS["fujifilm"])
+    for read in (lambda: list(whole_files(split, reader)), lambda: Patches(split, Files(reader), 32, 0)[0]):
+        if fine:
+            read()
+        else:
+            with pytest.raises(UserError, match=r"is flagged as turned \(EXIF orientation\), and its mosaic is not"):
+                read()
+
+
 # --- tracebacks and hangs --------------------------------------------------------------------------------------------
 
 
@@ -208,8 +229,10 @@ def test_a_simulated_dataset_among_the_photographs_is_not_read_as_photographs(tm
     Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "a.png")
     for name in ("one", "two"):
         simulate_folder(tmp_path, tmp_path / name, Camera.random(0), 0, 32, 32, (1.0,), 0, 0)
-    counts = [len(list((tmp_path / name / "train" / "fujifilm").iterdir())) for name in ("one", "two")]
-    assert counts == [4, 4]
+    (tmp_path / "camera.json").write_text("{}")  # of something else, beside the photographs
+    simulate_folder(tmp_path, tmp_path / "three", Camera.random(0), 0, 32, 32, (1.0,), 0, 0)
+    counts = [len(list((tmp_path / name / "train" / "fujifilm").iterdir())) for name in ("one", "two", "three")]
+    assert counts == [4, 4, 4]
 
 
 @pytest.mark.parametrize("text, sentence", fit.RUNTIME_ERRORS.items())

@@ -262,3 +262,15 @@ def test_the_gradient_of_an_untrained_layer_is_never_zeroed_and_counts_in_the_cl
     torch.testing.assert_close(flat(trained), flat(critic))
     torch.testing.assert_close(trained.line.weight.grad, critic.line.weight.grad)
     assert torch.equal(trained.line.weight, line)
+
+
+def test_gradients_that_nobody_zeroes_are_averaged_over_the_processes():
+    """So that the state that the main process saves is that of all."""
+    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), untrained="line", every=(100,))
+    (unzeroed,) = trainer.unzeroed.values()
+    trainer.step(make_batch(), 1)
+    assert unzeroed.parameters[0].grad.any()
+    before = [p.grad.clone() for p in unzeroed.parameters]
+    trainer.average_ = torch.zeros_like
+    trainer.step(make_batch(), 2)
+    assert same([p.grad for p in unzeroed.parameters], before)

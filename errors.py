@@ -15,6 +15,8 @@ _NAMES = (
 )
 _REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
+_FULL_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA out of memory")  # how torch's RuntimeErrors begin
+
 
 class UserError(Exception):
     """A mistake that the user can correct. The message says what happened, where, and what to do."""
@@ -36,8 +38,8 @@ def _exit(*_) -> None:
 def run_cli(main: Callable[[], None]) -> None:
     """Run `main`; on failure, print one line and exit.
 
-    The exit status is 2 for a `UserError` or a file that cannot be read or written, 130 for Ctrl-C, and 141 if the
-    reader of the output closed the pipe. Other exceptions pass through.
+    The exit status is 2 for a `UserError`, a file that cannot be read or written, or a full memory, 130 for Ctrl-C, and
+    141 if the reader of the output closed the pipe. Other exceptions pass through.
     """
     for name in ("stdout", "stderr"):  # None if the caller has closed them
         if getattr(sys, name) is None:
@@ -59,6 +61,10 @@ def run_cli(main: Callable[[], None]) -> None:
             raise
         file = error.filename or "a file"
         sys.exit(_report(f"error: cannot read or write {file}: {error.strerror}; existing files are unchanged", 2))
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _FULL_MEMORY):
+            raise
+        sys.exit(_report("error: the memory is full: free some, or give the command smaller or fewer images", 2))
 
 
 def printable(text: str) -> str:

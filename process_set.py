@@ -12,6 +12,7 @@ if __name__ == "__main__":
 import argparse
 import dataclasses
 import hashlib
+import math
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ import torch
 
 import inference
 from config import open_run
+from data.notes import note
 from errors import UserError, run_cli
 from evaluation.evaluators import UnpairedEvaluator
 from evaluation.launchers import LAUNCHERS, Launcher, Session
@@ -184,6 +186,7 @@ def rank(run: Path, tables: ScoreTables) -> None:
             by = f"by {tables.columns[0]}, protocol {tables.protocol}"
             raise UserError(f"no checkpoint in {tables.folder} is scored {by}: score them with --n N --step S")
         write_ranking(run, tables, ranking)
+    _warn(tables, run / "checkpoints" / f"{ranking[0]['checkpoint']}.pt", ranking)
     columns = [name for name in ranking[0] if name not in ("rank", "checkpoint", "step")]
     print(f"\n{len(ranking)} of {len(checkpoints(run))} checkpoints of {run}, {tables.facts['protocol']}")
     print(f"{'':>4}  {'checkpoint':<14}" + "".join(f"{name:>12}" for name in columns))
@@ -191,6 +194,19 @@ def rank(run: Path, tables: ScoreTables) -> None:
         values = "".join(f" {row[name]:11.4f}" if name in row else f"{'':12}" for name in columns)
         print(f"{row['rank']:>4}  {row['checkpoint']:<14}{values}")
     print(f"ranking: {tables.folder / 'ranking.csv'}, best: {run / 'best.json'}")
+
+
+def _warn(tables: ScoreTables, best: Path, ranking: list[dict]) -> None:
+    """Tell what makes a ranking worth little: networks with random weights, infinite scores."""
+    for name, source in tables.networks(tables.read(best)).items():
+        if source.startswith("random"):
+            note(f"{name} had random weights: this ranking says little about how images look")
+    column = tables.columns[0]
+    if infinite := sum(math.isinf(row[column]) for row in ranking):
+        note(
+            f"the {column} of {infinite} checkpoints is infinite, because an output equals its photograph, such as a "
+            "black one: remove such pairs, or rank by another measure"
+        )
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,12 +81,28 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of foreign files: old formats, sparse tensors
             content = torch.load(path, map_location="cpu", weights_only=True)
+        changed = _changed_part(path)
+    except MemoryError:
+        raise
     except Exception:  # foreign and damaged files raise many types, some with the advice to load without safety
         reason = "it is damaged, not written by torch.save, or holds more than tensors and plain values"
         raise UserError(f"{path} is not a readable checkpoint or weights file: {reason}") from None
+    if changed:
+        raise UserError(f"{path} is damaged: the checksum of its part {changed} is wrong; put back a copy of it")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict")
     return content
+
+
+def _changed_part(path: Path) -> str | None:
+    """The first part of a file of torch.save whose CRC-32 is wrong, which torch.load does not check; None if none is.
+
+    Files of an old format, from before PyTorch 1.6, have no checksums.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as parts:
+        return parts.testzip()
 
 
 def sha256_of(path: Path) -> str:

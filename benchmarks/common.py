@@ -28,10 +28,18 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "opencv-python-headless")  
 # --- options and facts of the machine --------------------------------------------------------------------------------
 
 
+def positive(text: str) -> int:
+    """An option's number, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def parser(description: str, repeats: int) -> argparse.ArgumentParser:
     """A parser with the options of all benchmarks; its description is the first line of `description`."""
     options = argparse.ArgumentParser(description=description.splitlines()[0])
-    options.add_argument("--repeats", type=int, default=repeats, help="measurements of each alternative (%(default)s)")
+    options.add_argument("--repeats", type=positive, default=repeats, help="measurements of each way (%(default)s)")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     return options
 

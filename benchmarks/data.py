@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from common import alternate, machine, parser, ratios, report, seconds, spread
+from common import alternate, machine, parser, positive, ratios, report, seconds, spread
 
 from data.cache import Files, cached_files
 from data.files import Reader
@@ -118,16 +118,17 @@ def main() -> None:
     options = parser(__doc__, repeats=5)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
     options.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2, 4], help="numbers of reading processes")
-    options.add_argument("--batch", type=int, default=32, help="patches in a batch (%(default)s)")
-    options.add_argument("--patch", type=int, default=256, help="side of a patch in pixels (%(default)s)")
-    options.add_argument("--side", type=int, default=256, help="side of the files (%(default)s: Fujifilm; 448: ZRR)")
-    options.add_argument("--files", type=int, default=128, help="number of pairs (%(default)s)")
-    options.add_argument("--samples", type=int, default=256, help="patches in each measurement (%(default)s)")
+    options.add_argument("--batch", type=positive, default=32, help="patches in a batch (%(default)s)")
+    options.add_argument("--patch", type=positive, default=256, help="side of a patch in pixels (%(default)s)")
+    options.add_argument(
+        "--side", type=positive, default=256, help="side of the files (%(default)s: Fujifilm; 448: ZRR)"
+    )
+    options.add_argument("--files", type=positive, default=128, help="number of pairs (%(default)s)")
+    options.add_argument("--samples", type=positive, default=256, help="patches in each measurement (%(default)s)")
     options.add_argument("--consumes", type=float, default=0.0, help="images a second that a training step takes")
     given = options.parse_args()
-    sizes = (given.batch, given.patch, given.side, given.files, given.samples, given.repeats)
-    if min(given.workers) < 0 or min(sizes) < 1:
-        options.error("--workers must not be negative, and all sizes and numbers must be at least 1")
+    if min(given.workers) < 0:
+        options.error("--workers must not be negative")
     device = choose_device(given.device)
     menon, menon_rows = time_demosaicing(given, device)
     loader, loader_rows = time_loader(given, device)

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from common import alternate, machine, parser, peak_memory, ratios, report, spread
+from common import alternate, machine, parser, peak_memory, positive, ratios, report, spread
 from torch import Tensor
 
 from errors import UserError, run_cli
@@ -66,7 +66,7 @@ def compare(ways: dict[str, Function], repeats: int, pair: tuple[Tensor, Tensor]
 def main() -> None:
     options = parser(__doc__, repeats=3)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
-    options.add_argument("--size", nargs=2, type=int, default=[3000, 4000], metavar=("H", "W"), help="%(default)s")
+    options.add_argument("--size", nargs=2, type=positive, default=[3000, 4000], metavar=("H", "W"), help="%(default)s")
     options.add_argument("--measures", nargs="+", choices=MEASURES, default=["psnr", "ssim"], help="%(default)s")
     options.add_argument("--weights", choices=("pretrained", "auto", "random"), default="auto", help="%(default)s")
     given = options.parse_args()

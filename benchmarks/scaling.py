@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from common import machine, parser, report, seconds, spread
+from common import machine, parser, positive, report, seconds, spread
 
 from config import PRESETS, Backbones, Config
 from data.reference import Reference
@@ -88,10 +88,12 @@ def main() -> None:
     options = parser(__doc__, repeats=5)
     options.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     options.add_argument(
-        "--processes", nargs="+", type=int, default=[1, 2, 4], help="numbers of processes (%(default)s)"
+        "--processes", nargs="+", type=positive, default=[1, 2, 4], help="numbers of processes (%(default)s)"
     )
-    options.add_argument("--batch", type=int, default=32, help="patches in a step, over all processes (%(default)s)")
-    options.add_argument("--patch", type=int, default=256, help="side of a patch in pixels (%(default)s)")
+    options.add_argument(
+        "--batch", type=positive, default=32, help="patches in a step, over all processes (%(default)s)"
+    )
+    options.add_argument("--patch", type=positive, default=256, help="side of a patch in pixels (%(default)s)")
     options.add_argument("--vit", default="vit_base_patch16_224", help="the ViT's name in timm (%(default)s)")
     options.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32", help="(%(default)s)")
     options.add_argument("--worker", metavar="FILE", help="used internally, for the processes of the benchmark")

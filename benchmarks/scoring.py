@@ -21,7 +21,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import torch
-from common import ROOT, machine
+from common import ROOT, machine, positive
 
 import storage
 from config import Config, Data, to_dict
@@ -120,9 +120,9 @@ def score_with_inference(run: Path) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--checkpoints", type=int, default=100, help="checkpoints to score (%(default)s)")
-    options.add_argument("--pairs", type=int, default=64, help="validation pairs (%(default)s)")
-    options.add_argument("--processes", type=int, default=20, help="checkpoints scored as published (%(default)s)")
+    options.add_argument("--checkpoints", type=positive, default=100, help="checkpoints to score (%(default)s)")
+    options.add_argument("--pairs", type=positive, default=64, help="validation pairs (%(default)s)")
+    options.add_argument("--processes", type=positive, default=20, help="checkpoints scored as published (%(default)s)")
     options.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import alternate, label, machine, parser, peak_memory, ratios, report, seconds, spread
+from common import alternate, label, machine, parser, peak_memory, positive, ratios, report, seconds, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -231,8 +231,8 @@ def parse() -> argparse.Namespace:
     options = parser(__doc__, repeats=5)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
     options.add_argument("--preset", default="fujifilm-efficient", choices=presets, help="config (%(default)s)")
-    options.add_argument("--batch", type=int, default=32, help="patches in a step (%(default)s)")
-    options.add_argument("--patch", type=int, default=256, help="side of a patch in pixels (%(default)s)")
+    options.add_argument("--batch", type=positive, default=32, help="patches in a step (%(default)s)")
+    options.add_argument("--patch", type=positive, default=256, help="side of a patch in pixels (%(default)s)")
     precisions, weights = ("float32", "tf32", "bf16"), ("auto", "random", "pretrained")
     options.add_argument("--precision", choices=precisions, default="float32", help="this repository's (%(default)s)")
     options.add_argument("--compile", action="store_true", help="compile this repository's frozen networks")

@@ -20,7 +20,7 @@ from errors import UserError
 
 CACHES = ("auto", "memory", "disk", "off")
 SHARE = 0.5  # "auto" uses at most this share of the free memory or disk
-FORMAT = 3  # of a cache on disk: increase it when files are decoded or stored differently
+FORMAT = 4  # of a cache on disk: increase it when files are decoded or stored differently
 SAMPLED = 8  # mosaics, and photographs, that are decoded to estimate the size of all
 
 

@@ -1,5 +1,6 @@
 """Reading one file: RAW mosaics in several formats, and photographs."""
 
+import io
 import os
 import re
 import warnings
@@ -108,6 +109,8 @@ def _read_image(path: Path) -> np.ndarray:
     with _open_image(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path} holds {image.n_frames} images; the file of a mosaic must hold one")
+        if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
+            raise UserError(f"{path} is a negative (TIFF's WhiteIsZero): save it with black as 0")
         return np.array(image)
 
 
@@ -203,7 +206,8 @@ def check_upright(path: Path) -> None:
 def read_photo(path: Path) -> np.ndarray:
     """Read one photograph, (H, W, 3) uint8 sRGB, upright; 16 bits are reduced to 8, transparency is ignored.
 
-    Raises `UserError` if the file is missing or damaged, or its colours are not RGB or grey.
+    Colours with an ICC profile of another RGB space, such as a phone's Display P3, are converted to sRGB. Raises
+    `UserError` if the file is missing or damaged, or its colours are not RGB or grey.
     """
     from PIL import Image, ImageOps
 
@@ -214,7 +218,23 @@ def read_photo(path: Path) -> np.ndarray:
             return np.array(Image.fromarray(grey.astype(np.uint8)).convert("RGB"))
         if image.mode not in PHOTO_MODES:
             raise UserError(f"{path} has the pixel format {image.mode}, not RGB or grey: convert it to 8-bit sRGB")
-        return np.array(image.convert("RGB"))
+        return np.array(_to_srgb(image.convert("RGB")))
+
+
+def _to_srgb(image):
+    """An RGB image of PIL in sRGB, by its ICC profile if it has one of another RGB space; damaged ones are ignored."""
+    from PIL import ImageCms
+
+    if not (content := image.info.get("icc_profile")):
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        known = "srgb" in (profile.profile.profile_description or "").lower()
+        if known or profile.profile.xcolor_space != "RGB ":  # profiles called sRGB differ by rounding only
+            return image
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+    except (OSError, ImageCms.PyCMSError):
+        return image
 
 
 # --- opening files ---------------------------------------------------------------------------------------------------
@@ -239,7 +259,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         check_file(path)
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # decoders raise many types for damaged files, some with the advice to load unsafely
         raise UserError(f"cannot read {path}: {_reason(error)}") from None

@@ -164,12 +164,30 @@ class ScoreTables:
         A row is {"rank": 1, "checkpoint": "step_0000500", "step": 500, column: mean, ...}. A mean of NaN is left out.
         """
         column, rows = self.columns[0], []
-        for checkpoint in checkpoints(run):
-            table = self.read(checkpoint)
-            if table and column in table.mean and not math.isnan(table.mean[column]):
+        tables = {checkpoint: table for checkpoint in checkpoints(run) if (table := self.read(checkpoint))}
+        self._require_same_networks(tables)
+        for checkpoint, table in tables.items():
+            if column in table.mean and not math.isnan(table.mean[column]):
                 rows.append({"checkpoint": checkpoint.stem, "step": step_of(checkpoint), **table.mean})
         rows.sort(key=lambda row: (-row[column] if higher_is_better else row[column], row["step"]))
         return [{"rank": rank, **row} for rank, row in enumerate(rows, 1)]
+
+    def networks(self, table: Table) -> dict[str, str]:
+        """The lines of a table's header that say where the weights behind its scores are from."""
+        return {key: value for key, value in table.header.items() if key not in ("checkpoint", "sha256", *self.facts)}
+
+    def _require_same_networks(self, tables: dict[Path, Table]) -> None:
+        """Raise `UserError` if a network had other weights for some of the tables than for others."""
+        seen = {}
+        for checkpoint, table in tables.items():
+            for key, value in self.networks(table).items():
+                other, before = seen.setdefault(key, (checkpoint, value))
+                if value != before:
+                    raise UserError(
+                        f"{self.path(other)} and {self.path(checkpoint)} cannot be ranked together: '{key}' was "
+                        f"{before} for the one and {value} for the other; remove the tables of the wrong one, and "
+                        "score those checkpoints again"
+                    )
 
 
 # --- ranking.csv and best.json ---------------------------------------------------------------------------------------

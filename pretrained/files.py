@@ -39,7 +39,8 @@ def find_weights(
     file: a local file to use instead; "" for the published one.
     seed: of the random values, for the description.
 
-    Returns the file to load, or None for random values, and the provenance: a description of their origin.
+    Returns the file to load, or None for random values, and the provenance: a description of their origin, with the
+    start of the file's SHA-256 unless its name has it.
     Raises `UserError` for an unknown policy, a missing `file`, or a failed download.
     """
     found = _find_local(policy, network, file, seed)
@@ -51,7 +52,7 @@ def find_weights(
         if policy == "auto":
             return _random(seed)
         fetch(url, path, sha256=name.rsplit("-", 1)[1].split(".")[0])
-    return path, f"pretrained ({name})"
+    return _pretrained(path, name)
 
 
 def find_timm_weights(
@@ -66,7 +67,7 @@ def find_timm_weights(
     name = "model.safetensors"
     cached = try_to_load_from_cache(repository, name) if repository else None
     if isinstance(cached, str):
-        return Path(cached), f"pretrained ({repository})"
+        return _pretrained(Path(cached), repository)
     if policy == "auto":
         return _random(seed)
     if not repository:
@@ -84,7 +85,7 @@ def find_timm_weights(
         content.unlink()  # not only the link, which the next download would make again
         path.unlink(missing_ok=True)
         raise UserError(f"the download of {url} has the wrong SHA-256; try again")
-    return path, f"pretrained ({repository})"
+    return _pretrained(path, repository)
 
 
 def _find_local(policy: str, network: str, file: str, seed: int) -> tuple[Path | None, str] | None:
@@ -97,7 +98,12 @@ def _find_local(policy: str, network: str, file: str, seed: int) -> tuple[Path |
         return None
     if not Path(file).is_file():
         raise UserError(f"no file {file} for the weights of {network}")
-    return Path(file), f"pretrained ({Path(file).name})"
+    return _pretrained(Path(file), Path(file).name)
+
+
+def _pretrained(path: Path, name: str) -> tuple[Path, str]:
+    sha256 = storage.sha256_of(path)[:8]
+    return path, f"pretrained ({name})" if f"-{sha256}." in name else f"pretrained ({name}, sha256 {sha256})"
 
 
 def _random(seed: int) -> tuple[None, str]:

@@ -62,7 +62,7 @@ def dists(policy: str = "pretrained", seed: int = 0) -> PerceptualMeasure:
     state = convolutions_of(storage.load(trunk))
     state = {f"{stages[k.split('.')[0]]}.{k}": v for k, v in state.items() if k.split(".")[0] in stages}
     load_weights(network, state | storage.load(head), f"{trunk} with {head}")
-    return PerceptualMeasure(network, f"{trunk_provenance}, {head.name}")
+    return PerceptualMeasure(network, f"{trunk_provenance}, {head_provenance}")
 
 
 # The name of a column of the score table -> the builder of its network.
@@ -87,7 +87,7 @@ def _lpips(name: str, policy: str, seed: int, **options: int) -> PerceptualMeasu
     state = convolutions_of(storage.load(trunk))
     load_weights(network.net, {f"{slices[k.split('.')[0]]}.{k}": v for k, v in state.items()}, trunk)
     load_weights(network.lins, {k.removeprefix("lin"): v for k, v in storage.load(heads).items()}, heads)
-    return PerceptualMeasure(network, f"{trunk_provenance}, {heads.name}")
+    return PerceptualMeasure(network, f"{trunk_provenance}, {heads_provenance}")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from errors import UserError, run_cli
 from models import MODELS, build_model
 from pretrained.files import fetch
 
+FORMAT = 1  # of the checkpoints that fit.py writes (training.checkpoint)
 REPOSITORY = (
     "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data/main"
 )
@@ -122,6 +123,11 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
         name = recognise(content, str(path))
         _require_usable(content, name, path)
         return name, content, {}
+    if content.get("format", FORMAT) != FORMAT:
+        raise UserError(
+            f"{path} has the format {content['format']!r}, and this version of the framework reads {FORMAT}: use the "
+            "version that wrote it"
+        )
     state, name = content["generator"], content.get("model")
     if not isinstance(state, dict):
         raise UserError(f"{path} is not a checkpoint of fit.py: its 'generator' is a {type(state).__name__}")

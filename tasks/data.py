@@ -3,12 +3,17 @@
 import json
 from pathlib import Path
 
+import storage
 from config import Config
 from data.files import Reader
 from data.folders import Split, open_dataset
+from data.notes import note
 from data.reference import Reference, find_demosaicer
 from data.sensor import Sensor
 from errors import UserError
+
+SAMPLED = 8  # mosaics whose largest value is looked at
+DARK = 0.26  # of white: 10 bits that are taken as 12 reach a quarter
 
 
 def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
@@ -29,6 +34,32 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
         _check_simulated(Path(data.root) / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width))
     return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
+
+
+def identify(splits: dict[str, Split]) -> list[tuple[str, str]]:
+    """(name, fingerprint) of each file of a dataset, by which a run knows its data again.
+
+    Prints a note if mosaics of train are in val or test too.
+    """
+    files, known = [], set()
+    for name, split in splits.items():
+        marks = [storage.fingerprint(path) for path in (*split.raws, *split.photos)]
+        if both := len(known.intersection(marks[: len(split)])):
+            note(f"{both} of the {len(split)} mosaics of {name} are also in train: scores on them are too good")
+        known = known or set(marks)
+        files += zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True)
+    return files
+
+
+def note_darkness(split: Split, reader: Reader) -> None:
+    """Print a note if some of the mosaics are so dark that the white level must be that of another bit depth."""
+    sample = split.raws[:: -(-len(split) // SAMPLED)]
+    brightest = max(float(reader.mosaic(path).max()) for path in sample)
+    if brightest <= DARK * reader.sensor.white_level:
+        note(
+            f"the largest value in {len(sample)} mosaics is {brightest:g}, and the white level is "
+            f"{reader.sensor.white_level:g}: check --data.white-level, pictures may turn out dark"
+        )
 
 
 def _check_simulated(file: Path, sensor: Sensor) -> None:

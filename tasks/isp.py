@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import config as settings
-import storage
 from config import Config
 from data.cache import Files, cached_files
 from data.files import Reader, read_photo
@@ -25,7 +24,7 @@ from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
 from models import build_model, model_spec
 from pretrained import zoo
-from tasks.data import open_data
+from tasks.data import identify, note_darkness, open_data
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
@@ -66,6 +65,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     with group.in_turn():
         splits, reader, reference = open_data(config)
         mode, training = find_mode(config.train.mode), splits["train"]
+        note_darkness(training, reader)
         if mode.needs_pairs and not training.paired:
             raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
         name, generator = build_generator(config.model, "" if resume else config.init, config.data.cfa)
@@ -90,7 +90,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
         },
-        identity=[(path.name, storage.fingerprint(path)) for s in splits.values() for path in (*s.raws, *s.photos)],
+        identity=identify(splits),
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
 

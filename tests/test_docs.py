@@ -38,7 +38,7 @@ def test_every_option_in_a_document_exists(capsys):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))
     for script in (ROOT / "benchmarks").glob("*.py"):
-        known |= set(re.findall(r'add_argument\("(--[a-z][\w-]*)"', script.read_text()))
+        known |= set(re.findall(r'add_argument\(\s*"(--[a-z][\w-]*)"', script.read_text()))
     # options of pip, git, torchrun and data.simulate
     foreign = {
         "--section.field",

@@ -20,15 +20,15 @@ RESULTS = ("last.pt", "checkpoints/[!.]*.pt", "summary.json", "scores", "test", 
 def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
     """Create or reuse a run's folder and lock it during the block.
 
-    A run that ended before it saved anything may be begun anew under its name; its log is kept as log.previous.jsonl.
+    A run that ended before it saved its state may be begun anew under its name; its log is kept as log.previous.jsonl.
     Raises `UserError` if another process trains there, or if there is a run already that is not to be resumed.
     """
     with storage.lock(folder / ".lock", wait=False) as locked:
         if not locked:
             raise UserError(f"another process is training {folder}")
-        if not resume:
-            if any(path for pattern in RESULTS for path in folder.glob(pattern)):
-                raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
+        if not resume and any(path for pattern in RESULTS for path in folder.glob(pattern)):
+            raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
+        if not (folder / "last.pt").exists():
             log = folder / "log.jsonl"
             first_line = b'{"stage": "start"'
             if log.exists() and (log.read_bytes().count(b"\n") > 1 or not log.read_bytes().startswith(first_line)):

@@ -243,16 +243,24 @@ def test_one_mosaic_is_too_few_to_rank_without_pairs(make_run, call, command):
     assert not (run / "scores").exists()
 
 
-def test_a_benchmark_refuses_workers_below_zero(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    (
+        ("--workers", "-1", "--workers must not be negative"),
+        ("--repeats", "0", "argument --repeats: 0 is less than 1"),
+        ("--batch", "-3", "argument --batch: -3 is less than 1"),
+    ),
+)
+def test_a_benchmark_refuses_numbers_with_which_nothing_is_measured(monkeypatch, capsys, option, value, sentence):
     file = Path(script.__file__).parent / "benchmarks" / "data.py"
     monkeypatch.syspath_prepend(str(file.parent))
-    monkeypatch.setattr("sys.argv", ["data.py", "--workers", "-1"])
+    monkeypatch.setattr("sys.argv", ["data.py", option, value])
     spec = importlib.util.spec_from_file_location("benchmark_data", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.raises(SystemExit) as end:
         module.main()
-    assert end.value.code == 2 and "--workers must not be negative" in capsys.readouterr().err
+    assert end.value.code == 2 and sentence in capsys.readouterr().err
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def server(monkeypatch):
 
 
 def test_auto_uses_a_local_file(alexnet_file, empty_cache, no_connections):
-    assert alexnet("auto", str(alexnet_file)).provenance == "pretrained (my_alexnet.pth)"
+    assert alexnet("auto", str(alexnet_file)).provenance.startswith("pretrained (my_alexnet.pth, ")
 
 
 def test_random_ignores_a_local_file(alexnet_file):
@@ -117,7 +117,10 @@ def test_corrupt_download_from_hugging_face_is_removed(empty_cache, tmp_path, mo
     assert not content.exists() and not link.is_symlink()
     content.write_bytes(CONTENT)
     link.symlink_to(content)
-    assert find_timm_weights("pretrained", "some_vit", "timm/some_vit") == (link, "pretrained (timm/some_vit)")
+    assert find_timm_weights("pretrained", "some_vit", "timm/some_vit") == (
+        link,
+        f"pretrained (timm/some_vit, sha256 {SHA256[:8]})",
+    )
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ class Data:
     """White level in digital numbers: 1023 for 10 bits."""
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
+    reference: Literal["published", "transport"] = "published"
+    """What the content loss and Eq. 12 compare with: section 3.1's rendering, or colours fitted to the photographs."""
     val_count: int = 1024
     """Validation pairs to draw from train/ if there is no val/ (section 4.1); a quarter, if they are over half."""
     test_count: int = 1024
@@ -119,6 +121,8 @@ class Pretrain:
 
     steps: int = 20_000
     """Steps of pretraining; 0 skips it."""
+    data: Literal["mosaics", "synthetic"] = "mosaics"
+    """mosaics, towards data.reference (Eq. 12), or synthetic: photographs, and mosaics that are made of them."""
     lr: float = 5e-4
     """Adam's learning rate."""
     content: float = 1.0

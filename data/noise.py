@@ -22,7 +22,7 @@ BLOCK = 8  # pixels: side of the blocks of a colour plane whose mean and varianc
 FLAT = 0.1  # share of the blocks of a brightness that is taken as flat: those of the least variance
 BINS = 20  # of brightness, of equally many blocks
 BRIGHT = 0.9  # blocks above are left out: clipping takes their noise away
-FEWEST = 50  # blocks in a bin
+FEWEST = 20  # blocks in a bin
 
 
 def estimate_noise(mosaics: Iterable[np.ndarray], sensor: Sensor) -> tuple[float, float]:

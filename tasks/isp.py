@@ -31,6 +31,7 @@ from tasks.features import Networks
 from tasks.model import sensor_of
 from tasks.modes import BUILDERS, chosen_critics, find_mode
 from tasks.reference import Fitted, fit_reference
+from tasks.weighting import weight_photographs
 from training.distributed import Group
 from training.run import Stage, Task
 from training.steps import Batch, Trainer
@@ -76,18 +77,21 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
             training = unpaired(training, config.data.unpaired, config.seed, config.quirks.permutation)
-        fitted = fit_reference(config, training, reader, reference, quiet=not group.main)
+        networks, weighted = Networks(config, device), {}
+        if not mode.needs_pairs:
+            training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
+        synthetic = mode.synthetic or config.pretrain.data == "synthetic"
+        fitted = fit_reference(config, training, reader, reference, synthetic, quiet=not group.main)
         run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
-        networks = Networks(config, device)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
         stages = _build_stages(config, run_data, trainers)
     return Task(
-        summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(training.photos)} photographs to train on, "
-        f"{len(splits['val'])} pairs to validate on",
+        summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
+        f"to train on, {len(splits['val'])} pairs to validate on",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
-        provenance=networks.provenance | fitted.facts,
+        provenance=networks.provenance | weighted | fitted.facts,
         config=settings.to_dict(config),
         description={
             "model": name,
@@ -167,7 +171,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
-        if plan.name == "pretrain" and fitted.camera:
+        if mode.synthetic if plan.name == "train" else config.pretrain.data == "synthetic":
             patches = SyntheticPatches(split, files, fitted.camera, *drawn, flips=data.flips, chunk=chunk)
             feed = partial(load, patches), to_synthetic_batch
         else:

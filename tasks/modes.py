@@ -41,6 +41,7 @@ class Mode:
 
     stages: tuple[StagePlan, ...]
     needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
+    synthetic: bool = False  # trains on pairs that are made of the photographs (data/synthetic.py)
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -71,6 +72,7 @@ _PAIRED: Terms = {  # Eq. 10
 # A new mode is a row here.
 MODES: dict[str, Mode] = {
     "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "texture")))),
+    "synthetic": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), synthetic=True),
     "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
     "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), needs_pairs=True),
 }

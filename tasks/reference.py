@@ -57,20 +57,22 @@ class Fitted:
         return {name: dataclasses.asdict(part) for name, part in parts.items() if part}
 
 
-def fit_reference(config: Config, training: Split, reader: Reader, published: Reference, quiet: bool = False) -> Fitted:
-    """Fit what data.reference and pretrain.data need to the training mosaics and photographs.
+def fit_reference(
+    config: Config, training: Split, reader: Reader, published: Reference, synthetic: bool, quiet: bool = False
+) -> Fitted:
+    """Fit what data.reference needs, and what `synthetic` pairs need, to the training mosaics and photographs.
 
     It depends on the files and the seed alone, so a resumed run has the same. Raises `UserError` for too few files, and
     as `fit_color_map` and `estimate_noise` do.
     """
-    mapped, synthetic = config.data.reference == "transport", config.pretrain.data == "synthetic"
+    mapped = config.data.reference == "transport"
     if not (mapped or synthetic):
         return Fitted(published)
     raws, photos = (paths[:: -(-len(paths) // IMAGES)] for paths in (training.raws, training.photos))
     if min(len(raws), len(photos)) < FEWEST:
         raise UserError(
             f"a colour map needs at least {FEWEST} mosaics and {FEWEST} photographs, but there are {len(raws)} and "
-            f"{len(photos)}: add files, or use --data.reference published and --pretrain.data mosaics"
+            f"{len(photos)}: add files, or train without it (--data.reference published, no synthetic pairs)"
         )
     rng = np.random.default_rng(config.seed)
     with Progress("colours", 0, len(raws) + len(photos), quiet=quiet, unit="image") as progress:

@@ -127,6 +127,8 @@ class Pretrain:
     """mosaics, towards data.reference (Eq. 12), or synthetic: photographs, and mosaics that are made of them."""
     lr: float = 5e-4
     """Adam's learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate: constant, or falling to 1 % along half a cosine."""
     content: float = 1.0
     """Weight of the content loss on RGB."""
     mse: float = 1.0

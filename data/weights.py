@@ -52,9 +52,10 @@ def balance(points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         total = logsumexp(exponents)
         return total, np.exp(exponents - total) @ centred
 
-    tilt = minimize(dual, np.zeros(points.shape[1]), jac=True, method="BFGS").x
-    exponents = centred @ tilt
-    weights = np.exp(exponents - logsumexp(exponents))
+    with np.errstate(over="ignore", invalid="ignore"):  # where there are no such weights, it runs away
+        tilt = minimize(dual, np.zeros(points.shape[1]), jac=True, method="BFGS").x
+        exponents = centred @ tilt
+        weights = np.exp(exponents - logsumexp(exponents))
     if not np.abs(weights @ centred).max() < 1e-2:
         raise UserError(
             "no weights of the photographs make their scenes those of the mosaics: collect photographs of such scenes, "

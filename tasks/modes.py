@@ -142,7 +142,10 @@ def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -
     """Pretraining on demosaicing (Eq. 12)."""
     terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks, config.quirks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
-    return Trainer(generator, optimizer, build_views({term.feature for term in terms}, networks), terms)
+    schedule = _schedule(config.pretrain.schedule, optimizer, config.pretrain.steps)
+    return Trainer(
+        generator, optimizer, build_views({term.feature for term in terms}, networks), terms, schedule=schedule
+    )
 
 
 def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
@@ -165,8 +168,10 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         critic_optimizer=critic_optimizer,
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
-        schedule=_schedule(train, optimizer, train.steps),
-        critic_schedule=_schedule(train, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})),
+        schedule=_schedule(train.schedule, optimizer, train.steps),
+        critic_schedule=_schedule(
+            train.schedule, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})
+        ),
         ema_decay=train.ema,
         target_gradients=quirks.target_gradients,
     )
@@ -191,10 +196,10 @@ def _updates(steps: int, every: set[int]) -> int:
 
 
 def _schedule(
-    train: Train, optimizer: torch.optim.Optimizer | None, steps: int
+    name: str, optimizer: torch.optim.Optimizer | None, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
     """Half a cosine over `steps` updates, from the learning rate to 1 % of it, for each parameter group."""
-    if optimizer is None or train.schedule == "constant":
+    if optimizer is None or name == "constant":
         return None
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1, step / max(1, steps)))) / 2

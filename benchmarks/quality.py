@@ -18,10 +18,12 @@ from pathlib import Path
 import common  # noqa: F401 - adds the repository's root to sys.path
 import numpy as np
 
+import fit
+from config import Config
 from data.folders import Split, open_dataset, unpaired
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
-from evaluation.tables import checkpoints, folder_of, read_table
+from evaluation.tables import read_table
 
 SPLITS = ("hash", "swap", "name", "random0", "random1")
 COLUMNS = ("psnr", "ssim", "lpips")
@@ -34,8 +36,8 @@ GAME = (  # the settings of docs/results.md
     "--log.val-every 400 --log.save-every 400 --log.state-every 400"
 )
 TOWARDS = (
-    "--train.mode unpaired --train.steps 0 --train.adv-lin0 1 --data.reference transport --pretrain.steps 4000 "
-    "--pretrain.lr 4e-3 --pretrain.schedule cosine --pretrain.mse 1 --pretrain.content 0 --pretrain.tv 0"
+    "--train.mode unpaired --train.steps 0 --data.reference transport --pretrain.steps 4000 --pretrain.lr 4e-3 "
+    "--pretrain.schedule cosine --pretrain.mse 1 --pretrain.content 0 --pretrain.tv 0"
 )
 
 # A way to train -> (the pairs that it sees, its options). "paired" are ceilings: they see the mosaics' own photographs.
@@ -97,7 +99,7 @@ def run_name(way: str, split: str, seed: int) -> str:
 
 
 def commands(given: argparse.Namespace, options: Sequence[str]) -> list[str]:
-    """A shell line for each run: train it, then score its last checkpoint."""
+    """A shell line for each run: train it, then score its last checkpoint. Raises `UserError` as `fit.parse`."""
     lines = []
     for way in given.ways:
         kind, own = WAYS[way]
@@ -105,10 +107,17 @@ def commands(given: argparse.Namespace, options: Sequence[str]) -> list[str]:
             data = ("--data.layout", "ntire26", "--data.root", str(given.data / split / kind))
             for seed in given.seeds:
                 run = ("--run", run_name(way, split, seed), "--runs", given.runs)
-                train = ("python", "fit.py", *own.split(), *data, *options, "--seed", str(seed), *run, "--resume")
-                score = ("python", "inference.py", "--all", *run, "--measures", *COLUMNS)
-                lines.append(f"{shlex.join(train)} && {shlex.join(score)}")
+                train = (*own.split(), *data, *options, "--seed", str(seed), *run)
+                last = _last_checkpoint(fit.parse(train)[0])
+                score = ("python", "inference.py", "--checkpoint", last, *run, "--measures", *COLUMNS)
+                lines.append(f"{shlex.join(('python', 'fit.py', *train, '--resume'))} && {shlex.join(score)}")
     return lines
+
+
+def _last_checkpoint(config: Config) -> str:
+    """The file that a run ends with."""
+    name = f"step_{config.train.steps:07d}" if config.train.steps else "pretrained"
+    return str(Path(config.runs) / config.run / "checkpoints" / f"{name}.pt")
 
 
 def results(given: argparse.Namespace) -> list[str]:
@@ -131,9 +140,10 @@ def _scores(given: argparse.Namespace, way: str, split: str, column: str) -> lis
     """The score of the last checkpoint of each seed's run, of the runs that have one."""
     found = []
     for seed in given.seeds:
-        folder = Path(given.runs) / run_name(way, split, seed)
-        last = checkpoints(folder)[-1:]
-        table = read_table(folder_of(folder, "paper") / f"{last[0].stem}.csv") if last else None
+        scored = sorted(
+            (Path(given.runs) / run_name(way, split, seed) / "scores").glob("[ps]*.csv")
+        )  # pretrained, step_
+        table = read_table(scored[-1]) if scored else None
         found += [table.mean[column]] if table else []
     return found
 

@@ -142,10 +142,9 @@ def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -
     """Pretraining on demosaicing (Eq. 12)."""
     terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks, config.quirks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
+    views = build_views({term.feature for term in terms}, networks)
     schedule = _schedule(config.pretrain.schedule, optimizer, config.pretrain.steps)
-    return Trainer(
-        generator, optimizer, build_views({term.feature for term in terms}, networks), terms, schedule=schedule
-    )
+    return Trainer(generator, optimizer, views, terms, schedule=schedule)
 
 
 def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:

@@ -396,7 +396,7 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     _require(isinstance(values, dict), f"section {kind.__name__.lower()} of the config is {values!r}")
     values = _renamed(values) if kind is Config else values
     hints = get_type_hints(kind)
-    unknown = sorted(values.keys() - hints.keys())
+    unknown = sorted(map(str, values.keys() - hints.keys()))
     _require(not unknown, f"unknown config key '{', '.join(unknown)}' in {kind.__name__}")
     return kind(**{name: _typed(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
 
@@ -449,6 +449,10 @@ def open_run(runs: str, name: str, data_root: str = "") -> tuple[Path, Config]:
         known = sorted(path.parent.name for path in Path(runs).glob("*/config.json"))
         raise UserError(f"no run {folder}; existing runs: {', '.join(known) or 'none'} (see --run and --runs)")
     config = load(folder / "config.json")
-    return folder, dataclasses.replace(
-        config, data=dataclasses.replace(config.data, root=data_root or config.data.root)
+    if not data_root:
+        return folder, config
+    _require(
+        not config.data.raw,
+        f"the dataset of {folder} has no root: edit data.raw and data.photos in its config.json, if it has moved",
     )
+    return folder, dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root, demo=False))

@@ -10,12 +10,26 @@ from contextlib import suppress
 
 # The errors with which a file system refuses a request, as far as this platform has them.
 _NAMES = (
-    *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENOENT"),
-    *("ENOLCK", "ENOSPC", "ENOTDIR", "EPERM", "EROFS"),
+    *("EACCES", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE"),
+    *("ENOENT", "ENOLCK", "ENOSPC", "ENOSYS", "ENOTDIR", "EOPNOTSUPP", "EPERM", "EROFS"),
+    *("EHOSTDOWN", "ENOTCONN", "EREMOTEIO", "ESTALE", "ETIMEDOUT"),  # of network file systems
 )
+_NO_PROCESS = (errno.EAGAIN, errno.E2BIG, errno.ENOMEM)  # why no process can be started
 _REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
-_FULL_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA out of memory")  # how torch's RuntimeErrors begin
+
+_SHARED_MEMORY = (
+    "the shared memory (/dev/shm) is too small for the processes that read patches: enlarge it (docker run --shm-size) "
+    "or set --data.workers 0"
+)
+# How PyTorch and Python report what a user can mend as a RuntimeError, and the sentence for it.
+_RUNTIME_ERRORS = {
+    "unable to allocate shared memory": _SHARED_MEMORY,
+    "unable to write to file </torch": _SHARED_MEMORY,
+    "DefaultCPUAllocator: can't allocate": "the memory is full: free some, or give the command smaller or fewer images",
+    "CUDA out of memory": "the device's memory is full: use --device cpu, or give the command smaller or fewer images",
+    "can't start new thread": "no more threads can be started here: raise the limit of processes (ulimit -u)",
+}
 
 
 class UserError(Exception):
@@ -57,14 +71,19 @@ def run_cli(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it: end without a message
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
+        if error.errno in _NO_PROCESS and not error.filename:
+            sys.exit(_report(f"error: no process can be started: {error.strerror}", 2))
         if error.errno not in _REFUSALS or (error.errno == errno.ENOENT and not error.filename):
             raise
         file = error.filename or "a file"
         sys.exit(_report(f"error: cannot read or write {file}: {error.strerror}; existing files are unchanged", 2))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in _FULL_MEMORY):
+        found = [sentence for text, sentence in _RUNTIME_ERRORS.items() if text in str(error)]
+        if isinstance(error, MemoryError):
+            found = [_RUNTIME_ERRORS["DefaultCPUAllocator: can't allocate"]]
+        if not found:
             raise
-        sys.exit(_report("error: the memory is full: free some, or give the command smaller or fewer images", 2))
+        sys.exit(_report(f"error: {found[0]}", 2))
 
 
 def printable(text: str) -> str:

@@ -24,6 +24,7 @@ import config as settings
 from config import PRESETS, Config
 from data.cache import free_memory
 from data.folders import find_layout
+from data.notes import note
 from errors import UserError, run_cli
 from tasks import isp
 from tasks.device import choose_device
@@ -82,7 +83,12 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
         default = PRESETS[preset]
     parsed = _parse(arguments, default)
     folder = Path(parsed.config.runs) / parsed.config.run
-    if not (parsed.resume and (folder / "last.pt").exists()):
+    file, state = folder / "config.json", folder / "last.pt"
+    if not (parsed.resume and state.exists()):
+        if parsed.resume and file.exists():
+            default = _own_config(file, parsed.config)
+            parsed = _parse(arguments, default)
+            note(f"{folder} has no last.pt to continue from: the run begins anew, with the settings of its config.json")
         _refuse_overwriting(folder, parsed)
         given = _differences(default, parsed.config)
         if "data.root" in given and parsed.config.data.demo and not named:
@@ -90,13 +96,19 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
             raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
         refuse_ineffective(parsed.config, given)
         return parsed.config, parsed.resume
-    file = folder / "config.json"
-    before = settings.load(file) if file.exists() else _config_of(read_state(folder), folder)
-    # The folder's own name and place count: it may have been renamed or moved.
-    before = replace(before, run=parsed.config.run, runs=parsed.config.runs)
+    before = _own_config(file, parsed.config)
     after = _parse(arguments, before).config
     _refuse_changes(before, after)
     return after, True
+
+
+def _own_config(file: Path, given: Config) -> Config:
+    """The config of a run from its config.json or, without that, its last.pt.
+
+    The folder's own name and place count: it may have been renamed or moved.
+    """
+    before = settings.load(file) if file.exists() else _config_of(read_state(file.parent), file.parent)
+    return replace(before, run=given.run, runs=given.runs)
 
 
 def _parse(arguments: Sequence[str], default: Config) -> _Arguments:

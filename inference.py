@@ -34,7 +34,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(program, description=description)
     options.add_argument("--run", default=default.run, metavar="NAME", help="the run (%(default)s)")
     options.add_argument("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    options.add_argument("--data-root", default="", metavar="DIR", help="the dataset's folder, if it has moved")
+    options.add_argument("--data-root", metavar="DIR", help="the dataset's folder, if it has moved")
     options.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
     options.add_argument(
         "--at-once", type=int, default=0, metavar="M", help="checkpoints in one pass (GPU: 32, CPU: 1)"
@@ -67,6 +67,10 @@ def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) ->
 
     Also for an --at-once that `evaluation.scoring` would refuse: process_set.py would start its sessions first.
     """
+    for name in ("run", "runs", "data_root", "checkpoint"):
+        if getattr(given, name, None) == "":
+            options.error(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
+    given.data_root = given.data_root or ""
     if not 0 <= given.at_once <= MAX_AT_ONCE:
         options.error(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {given.at_once}")
     for name, default_value in (("protocol", "paper"), ("measures", [])):
@@ -113,7 +117,7 @@ def main() -> None:
     for column, source in (scorer.scoring_set.notes if scorer.scoring_set else {}).items():
         if source.startswith("random"):
             note(f"{column} was computed with random weights: compare it within this table only")
-    done = len(wanted) - len(failed)
+    done = sum(tables.is_complete(path) for path in wanted)
     print(f"{done} of {len(wanted)} checkpoints have scores in {tables.folder}; {before} of them had before")
     if failed:
         raise UserError("; ".join(failed.values()))

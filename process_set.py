@@ -107,7 +107,8 @@ def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Sess
         device = {"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if devices else {}
         environment = {"OMP_NUM_THREADS": threads} | inherited | device
         script = str(Path(inference.__file__).absolute())
-        options = [f"--{key}={getattr(given, key.replace('-', '_'))}" for key in PASSED_ON]
+        values = {key: getattr(given, key.replace("-", "_")) for key in PASSED_ON}
+        options = [f"--{key}={value}" for key, value in values.items() if value != ""]
         command = (sys.executable, script, *options, f"--n={given.n}", f"--remainder={remainder}")
         if given.rank == "paired":
             command += (f"--protocol={given.protocol}", "--measures", *tables.columns)
@@ -129,7 +130,8 @@ def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
     new = [session for session in sessions if not launcher.alive(session)]
     for session in new:
         session.folder.mkdir(parents=True, exist_ok=True)
-        session.status.unlink(missing_ok=True)
+        for file in (session.status, session.log):
+            file.unlink(missing_ok=True)
     try:
         hint = f"; {launcher.start(new)}" if new else ""
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -30,6 +30,7 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
         with naming(path):
+            temporary.unlink(missing_ok=True)  # it may be a link to a file elsewhere
             yield temporary
             os.replace(temporary, path)
     except BaseException:
@@ -79,45 +80,50 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
+        require_intact(path)
         with warnings.catch_warnings(action="ignore"):  # of foreign files: old formats, sparse tensors
             content = torch.load(path, map_location="cpu", weights_only=True)
-        changed = _changed_part(path)
-    except MemoryError:
+    except (UserError, MemoryError, PermissionError):
         raise
     except Exception:  # foreign and damaged files raise many types, some with the advice to load without safety
         reason = "it is damaged, not written by torch.save, or holds more than tensors and plain values"
         raise UserError(f"{path} is not a readable checkpoint or weights file: {reason}") from None
-    if changed:
-        raise UserError(f"{path} is damaged: the checksum of its part {changed} is wrong; put back a copy of it")
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict")
     return content
 
 
-def _changed_part(path: Path) -> str | None:
-    """The first part of a file of torch.save whose CRC-32 is wrong, which torch.load does not check; None if none is.
+def require_intact(path: Path) -> None:
+    """Raise `UserError` if a file of torch.save has a part whose CRC-32 is wrong, which torch.load does not check.
 
-    Files of an old format, from before PyTorch 1.6, have no checksums.
+    Also for compressed parts, which torch.save never writes: a small file could fill the memory with them. Files of an
+    old format, from before PyTorch 1.6, have no checksums.
     """
     if not zipfile.is_zipfile(path):
-        return None
+        return
     with zipfile.ZipFile(path) as parts:
-        return parts.testzip()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+            raise UserError(f"{path} was not written by torch.save: its parts are compressed")
+        if changed := parts.testzip():
+            raise UserError(f"{path} is damaged: the checksum of its part {changed} is wrong; put back a copy of it")
 
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
+    with naming(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(path: Path, part: int = 4096) -> str:
-    """The size of a file, and a hash of its first and last `part` bytes: quick, and rarely that of another image."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read(part))
-        file.seek(max(0, size - part))
-        digest.update(file.read(part))
+def fingerprint(path: Path, part: int = 4096, blocks: int = 8) -> str:
+    """The size of a file, and a hash of its first and last `part` bytes and of `blocks` between them.
+
+    Quick, and rarely that of another image: the blocks matter for formats that are not compressed.
+    """
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with naming(path), open(path, "rb") as file:
+        for start in (0, *(size * block // (blocks + 1) for block in range(1, blocks + 1)), max(0, size - part)):
+            file.seek(start)
+            digest.update(file.read(part))
     return f"{size}:{digest.hexdigest()[:16]}"
 
 
@@ -136,14 +142,16 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
 
     Yields whether the lock is held: always True with `wait`; without, False if another process holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with _opened_for_locking(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            yield False
+            held = False
+        except OSError as error:
+            raise _without_locks(path, error) from None
         else:
-            yield True
+            held = True
+        yield held
 
 
 @contextmanager
@@ -153,8 +161,7 @@ def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list
     With `wait`, wait for all of them. Each claim is a lock on one byte of the file, chosen by the name's hash, so it
     ends with the process, however that ends. Do not nest claims through one path: closing one releases all.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with _opened_for_locking(path) as file:
         mine = []
         for name in names:
             position = int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7])
@@ -162,5 +169,19 @@ def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list
                 fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, position)
             except (BlockingIOError, PermissionError):  # another process has claimed it
                 continue
+            except OSError as error:
+                raise _without_locks(path, error) from None
             mine.append(name)
         yield mine
+
+
+def _opened_for_locking(path: Path) -> IO[str]:
+    """The file, created if it does not exist. Raises `UserError` for a pipe, which would be waited for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file: remove it")
+    return open(path, "a")
+
+
+def _without_locks(path: Path, error: OSError) -> UserError:
+    return UserError(f"the file system of {path.parent} has no locks ({error.strerror}): use another folder, on a disk")

@@ -25,6 +25,7 @@ from config import Config, open_run, to_dict
 from config import config as default
 from data.files import Reader
 from data.folders import mosaics, open_dataset
+from data.notes import note
 from data.reference import Reference, find_demosaicer
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
@@ -142,6 +143,9 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
         data = subject.config.data
         return RenderSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
     known = subject.model.sensor
+    if given.white_level not in (None, known.white_level) and not given.black_level:
+        levels = " ".join(f"{level:g}" for level in known.black_level)
+        note(f"the black levels are those of the checkpoint's camera, {levels}; --black-level sets others")
     sensor = Sensor(
         given.cfa or known.cfa,
         tuple(given.black_level or known.black_level),

@@ -17,9 +17,10 @@ import common  # noqa: F401 - adds the repository's root to sys.path
 import numpy as np
 
 import fit
+import storage
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
-from evaluation.tables import checkpoints, folder_of, read_table
+from evaluation.tables import Table, checkpoints, folder_of, read_table
 
 COLUMNS = ("psnr", "ssim", "lpips")
 
@@ -86,22 +87,26 @@ def commands(name: str, rows: dict[str, str], seeds: list[int], runs: str, optio
     return lines
 
 
-def scores(folder: Path) -> dict[str, float]:
-    """The mean scores of a run's last checkpoint. Raises `UserError` if it has none."""
+def scores(folder: Path) -> Table:
+    """The score table of a run's last checkpoint. Raises `UserError` if it has none, or not all `COLUMNS`."""
     last = checkpoints(folder)[-1:]
     table = read_table(folder_of(folder, "paper") / f"{last[0].stem}.csv") if last else None
-    if table is None:
+    if table is None or not set(COLUMNS) <= table.mean.keys():
         raise UserError(f"{folder} has no scored checkpoint: run its line of the commands first")
-    return table.mean
+    if table.header.get("sha256") != storage.sha256_of(last[0]):
+        raise UserError(f"{last[0]} has changed since it was scored: run its line of the commands again")
+    return table
 
 
 def results(name: str, rows: dict[str, str], seeds: list[int], runs: str) -> list[str]:
     """The table of all rows, in Markdown: the mean over the seeds, and each seed's value."""
     labels = [f"{MEASURES[column].label}: mean (each seed)" for column in COLUMNS]
     lines = [f"| | {' | '.join(labels)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    tables = {row: [scores(Path(runs) / run_name(name, row, seed)) for seed in seeds] for row in rows}
+    if len({table.header.get("data") for some in tables.values() for table in some}) > 1:
+        raise UserError("the runs were scored on different data: score them again on the same")
     for row in rows:
-        means = [scores(Path(runs) / run_name(name, row, seed)) for seed in seeds]
-        cells = []
+        means, cells = [table.mean for table in tables[row]], []
         for column in COLUMNS:
             values, digits = [mean[column] for mean in means], MEASURES[column].digits
             each = ", ".join(f"{value:.{digits}f}" for value in values)

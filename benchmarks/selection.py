@@ -23,7 +23,7 @@ def read_both(run: Path) -> list[dict]:
         for protocol in ("paper", "unpaired")
     )
     rows = [paired[name] | unpaired[name] for name in paired.keys() & unpaired.keys()]
-    if not rows or not {"psnr", "lpips"} <= rows[0].keys():
+    if not rows or not {"psnr", "lpips", *UnpairedEvaluator.columns} <= rows[0].keys():
         raise UserError(f"{run} needs both rankings: process_set.py --measures psnr lpips, and --rank unpaired")
     return sorted(rows, key=lambda row: row["step"])
 

@@ -172,8 +172,9 @@ def _open(split: Split, reader: Reader, index: Path) -> OnDisk | None:
 
 
 def _digest(split: Split, reader: Reader) -> str:
-    """A hash of all that decides a cache's content: the files, their sizes and dates, and how they are read."""
-    states = {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in (*split.raws, *split.photos)}
+    """A hash of all that decides a cache's content: the files, their dates and content, and how they are read."""
+    paths = (*split.raws, *split.photos)
+    states = {(str(path.absolute()), path.stat().st_mtime_ns, storage.fingerprint(path)) for path in paths}
     return hashlib.sha256(repr((sorted(states), FORMAT, astuple(reader))).encode()).hexdigest()[:16]
 
 

@@ -184,6 +184,8 @@ def _write_patches(
             photo = shrink(load(name), scale)
             for side, _, _, top, left in group:
                 truth = photo[top : top + patch, left : left + patch]
+                if truth.shape[:2] != (patch, patch):
+                    raise UserError(f"{name} has become smaller since it was surveyed: start again")
                 number = counts[side]
                 counts[side] += 1
                 rng = np.random.default_rng([seed, SPLITS.index(side), number])

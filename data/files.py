@@ -212,6 +212,8 @@ def read_photo(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with _reading(path), _open_image(path) as image:
+        if min(image.size) < 2:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels: it is no photograph, leave it out")
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
             grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # Pillow would clip 16 bits at 255
@@ -229,7 +231,8 @@ def _to_srgb(image):
         return image
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-        known = "srgb" in (profile.profile.profile_description or "").lower()
+        name = (profile.profile.profile_description or "").lower()
+        known = "srgb" in name and not any(word in name for word in ("linear", "g10", "scrgb"))
         if known or profile.profile.xcolor_space != "RGB ":  # profiles called sRGB differ by rounding only
             return image
         return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))

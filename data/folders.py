@@ -136,6 +136,9 @@ def _find(name: str, root: str, raw: str, photos: str, pairs: str) -> dict[str, 
         return {"train": _two_folders(Path(raw), Path(photos), pairs), "val": EMPTY, "test": EMPTY}
     if not root:
         raise UserError(f"layout '{name}' needs the folder of the dataset: --data.root")
+    others = [path.name for path in Path(root).glob("[!.]*") if path.name not in ("train", "val", "test")]
+    if alike := sorted(name for name in others if name.lower().startswith(("train", "val", "test"))):
+        note(f"{Path(root) / alike[0]} is not used: the folders of a dataset are train, val and test")
     return {split: _split_folder(Path(root) / split, layout, pairs) for split in ("train", "val", "test")}
 
 
@@ -198,6 +201,8 @@ def _files(folder: Path, suffixes: set[str]) -> dict[str, Path]:
         raise UserError(f"no images in {folder} ({', '.join(sorted(suffixes))}): {reason}")
     if others:
         note(kinds)
+    if folders:
+        note(f"the folders in {folder}, such as {min(folders)}, are not searched for images")
     found.sort(key=lambda path: (path.stem.zfill(12), path.name))
     files = {path.stem: path for path in found}
     if len(files) < len(found):

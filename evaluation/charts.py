@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ def draw(title: str, lines: list[Line], starts: dict[str, int], logarithmic: boo
 
     Fonts and colours are those of the page, so that it is readable in light and in dark mode.
     """
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own, which it hands on to its commands, need not exist here
     import matplotlib  # not at the top: it creates folders in the user's home
     from matplotlib.figure import Figure
 
@@ -181,7 +183,9 @@ def _scale_logarithmically(axes) -> None:
 
 def _mark_start(axes, stage: str, step: int) -> None:
     axes.axvline(step, color=INK, alpha=0.4, linewidth=0.8)
-    axes.annotate(stage, (step, 1), (3, -3), ("data", "axes fraction"), "offset points", color=INK, va="top")
+    axes.annotate(
+        stage, (step, 1), (3, -3), ("data", "axes fraction"), "offset points", color=INK, va="top", parse_math=False
+    )
 
 
 def _style(axes) -> None:

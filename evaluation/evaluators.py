@@ -19,6 +19,7 @@ Scores = dict[str, float]  # column -> value
 
 # Weight of the content in `unpaired`; the other three have weight 1. Change `UnpairedEvaluator.summary` with it.
 CONTENT_WEIGHT = 2
+UNITS = ("texture", "semantics", "color")  # distances that are divided by those of the demosaiced references
 COLOR_PIXELS = 512  # of each image, evenly spaced, for the distribution of colours
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")  # of AlexNet
 DIRECTIONS = 64  # of the sliced Wasserstein distance
@@ -88,10 +89,17 @@ class UnpairedEvaluator:
     def calibrate(self, mosaics: Iterable[Tensor]) -> None:
         """Measure the distances of the demosaiced references, the unit of `unpaired`.
 
-        Call it once, before `summarize`, with the batches (N, 1, H, W) of all mosaics that are to be evaluated.
+        Call it once, before `summarize`, with the batches (N, 1, H, W) of all mosaics that are to be evaluated. Raises
+        `UserError` if a distance is not positive (KID can be negative): it cannot be a unit.
         """
         values = [self.evaluate(self.reference(mosaic), self.prepare(mosaic, None)) for mosaic in mosaics]
         self.unit = self._distances(_concatenate(values))
+        for key in UNITS:
+            if not self.unit[key] > 0:
+                raise UserError(
+                    f"checkpoints cannot be ranked without pairs here: in {key}, the demosaiced mosaics are as near to "
+                    f"the photographs as these are to each other ({self.unit[key]:.4f})"
+                )
 
     def prepare(self, mosaic: Tensor, target: Tensor | None) -> Tensor:
         """What all models' outputs for these mosaics are compared with: the content of the demosaiced references.
@@ -114,7 +122,7 @@ class UnpairedEvaluator:
 
     def combine(self, distances: Scores) -> float:
         """The value of the column `unpaired`, from those of the other columns."""
-        relative = sum(distances[key] / self.unit[key] for key in ("texture", "semantics", "color"))
+        relative = sum(distances[key] / self.unit[key] for key in UNITS)
         return relative + CONTENT_WEIGHT * distances["content"]
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:

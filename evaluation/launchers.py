@@ -4,6 +4,7 @@ To add a launcher, write a class with the methods of `Launcher` and a row in `LA
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -82,6 +83,7 @@ class Tmux:
         for session in sessions:
             # Whatever .tmux.conf says, a session must close when its command ends.
             close = (";", "set-option", "-t", f"={session.name}:", "remain-on-exit", "off")
+            close += (";", "set-option", "-t", f"={session.name}:", "destroy-unattached", "off")
             done = self._tmux("new-session", "-d", "-s", session.name, "sh", "-c", session.script(), *close)
             if done.returncode and not self.alive(session):  # alive: another process_set.py has just started it
                 raise UserError(f"tmux cannot start a session: {done.stderr.strip()}; --launcher local needs no tmux")
@@ -133,6 +135,7 @@ class Slurm:
         """`options` are further options of sbatch: ("--partition=p", "--gpus=1")."""
         self.options = options
         self.job = ""  # the number of the submitted job array; empty: none is submitted
+        self.cluster: list[str] = []  # options that name its cluster, where there are several
 
     @property
     def watches(self) -> bool:
@@ -141,7 +144,8 @@ class Slurm:
     def batch_script(self, sessions: Sequence[Session]) -> str:
         """What to submit to sbatch."""
         indices = ",".join(session.remainder for session in sessions)
-        header = ["--job-name=process_set", f"--array={indices}", "--output=/dev/null", *self.options]
+        options = map(shlex.quote, self.options)
+        header = ["--job-name=process_set", f"--array={indices}", "--output=/dev/null", *options]
         cases = [f"{session.remainder}) {session.script()} ;;" for session in sessions]
         lines = ["#!/bin/sh", *(f"#SBATCH {option}" for option in header), 'case "$SLURM_ARRAY_TASK_ID" in', *cases]
         return "\n".join([*lines, "esac", ""])
@@ -151,10 +155,13 @@ class Slurm:
         if not shutil.which("sbatch"):
             print(script, end="")
             return "sbatch is not installed here: the batch script is printed, submit it on a machine that has sbatch"
-        done = subprocess.run(["sbatch", "--parsable"], input=script, capture_output=True, text=True)
+        done = subprocess.run(["sbatch", "--parsable"], input=os.fsencode(script), capture_output=True)
+        printed = done.stdout.decode(errors="replace").strip().splitlines()
         if done.returncode:
-            raise UserError(f"sbatch refuses the job array: {done.stderr.strip()}")
-        self.job = done.stdout.strip().split(";")[0]
+            raise UserError(f"sbatch refuses the job array: {done.stderr.decode(errors='replace').strip()}")
+        if not printed or not (found := re.fullmatch(r"(\d+)(?:;(\S+))?", printed[-1].strip())):
+            raise UserError(f"sbatch does not tell the number of the job array, but: {' '.join(printed) or 'nothing'}")
+        self.job, self.cluster = found[1], ["-M", found[2]] if found[2] else []
         return f"job array {self.job}"
 
     def alive(self, session: Session) -> bool:
@@ -162,16 +169,19 @@ class Slurm:
             return False
         task = f"{self.job}_{session.remainder}"
         try:
-            return bool(subprocess.run(["squeue", "-h", "-j", task], capture_output=True, text=True).stdout.strip())
+            done = subprocess.run(["squeue", "-h", *self.cluster, "-j", task], capture_output=True, text=True)
         except FileNotFoundError:
             hint = "it goes on; rank its scores later (process_set.py --rank)"
             raise UserError(
                 f"squeue is not installed here, so job array {self.job} cannot be watched: {hint}"
             ) from None
+        if done.returncode:  # the job is over and forgotten; otherwise its controller cannot be reached for now
+            return "invalid job id" not in done.stderr.lower()
+        return any(line.strip() and not line.startswith("CLUSTER:") for line in done.stdout.splitlines())
 
     def stop(self, session: Session) -> None:
         if self.job and shutil.which("scancel"):
-            subprocess.run(["scancel", f"{self.job}_{session.remainder}"], capture_output=True)
+            subprocess.run(["scancel", *self.cluster, f"{self.job}_{session.remainder}"], capture_output=True)
 
 
 LAUNCHERS = {"tmux": Tmux, "local": Local, "slurm": Slurm}

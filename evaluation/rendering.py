@@ -133,6 +133,8 @@ def reserve(
 
 def _noted(path: Path) -> set[str]:
     """The names in a file that `reserve` wrote; none if it is damaged."""
+    if not path.is_file():  # reading a pipe could wait for ever
+        return set()
     try:
         names = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from data.notes import note
 from data.sensor import Sensor, mirror, mirrored_axes, prepare
 from errors import UserError
 from evaluation.tables import ScoreTables
@@ -87,6 +88,8 @@ class Scorer:
                 failed |= self._score_claimed(claimed)
             left += [path for path in group if path not in claimed]
             progress(done := done + len(claimed))
+        if left:
+            note(f"waiting for other processes that score {len(left)} of the checkpoints")
         for path in left:
             with self.tables.claim([path], wait=True):
                 failed |= self._score_claimed([path])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import storage
+from data.notes import note
 from errors import UserError
 
 MEAN = "mean"  # the name of a table's last row
@@ -43,21 +44,25 @@ class Table:
         writer.writerow((self.name_column, *self.columns))
         for name, values in (*self.rows.items(), *([(MEAN, self.mean)] if self.mean else [])):
             writer.writerow((name, *(_to_text(values.get(column)) for column in self.columns)))
-        storage.write_bytes(path, text.getvalue().encode(errors="surrogateescape"))  # file names need not be Unicode
+        storage.write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))  # file names need not be Unicode
 
 
 def read_table(path: Path) -> Table | None:
-    """The table in the file `path`; None if there is no such file, or it is not a table with a mean."""
+    """The table in the file `path`; None if there is no such file, or it is not a table with a mean.
+
+    Raises `OSError` for a file that cannot be read: it may be a good table.
+    """
     try:
         if not path.is_file():  # reading a pipe could wait for ever
             return None
-        lines = path.read_text(errors="surrogateescape").split("\n")  # names may hold other line breaks
+        text = path.read_text("utf-8", errors="surrogateescape")
+        lines = text.split("\n")  # names may hold other line breaks
         count = next(i for i, line in enumerate(lines) if not line.startswith("# "))
         header = dict(line[2:].split(": ", 1) for line in lines[:count])
         columns, *rows = csv.reader(io.StringIO("\n".join(lines[count:]), newline=""))
         values = {row[0]: _to_numbers(columns[1:], row[1:]) for row in rows}
         return Table(header, tuple(columns[1:]), values, values.pop(MEAN), columns[0])
-    except (OSError, ValueError, LookupError, StopIteration, csv.Error):
+    except (ValueError, LookupError, StopIteration, csv.Error):
         return None
 
 
@@ -133,8 +138,10 @@ class ScoreTables:
 
         `notes` are further lines of the header.
         """
-        stored = self.read(checkpoint)
-        columns = self.columns
+        stored, columns = self.read(checkpoint), self.columns
+        before = None if stored else read_table(self.path(checkpoint))
+        if before and before.header.get("data") != self.facts.get("data"):
+            note(f"scores on other data in {self.folder} are replaced")
         if stored and stored.rows.keys() == rows.keys():
             columns = (*columns, *(column for column in stored.columns if column not in columns))
             rows = {name: stored.rows[name] | values for name, values in rows.items()}
@@ -143,9 +150,9 @@ class ScoreTables:
 
     def header(self, checkpoint: Path) -> dict[str, str]:
         """The header that a valid table of this checkpoint has, among other lines."""
-        modified = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else 0
+        modified = checkpoint.stat().st_mtime_ns if checkpoint.is_file() else -1
         if self.digests.get(checkpoint, (None,))[0] != modified:  # hash a file once, and again when it changed
-            self.digests[checkpoint] = modified, storage.sha256_of(checkpoint) if modified else ""
+            self.digests[checkpoint] = modified, "" if modified == -1 else storage.sha256_of(checkpoint)
         return {"checkpoint": checkpoint.name, "sha256": self.digests[checkpoint][1], **self.facts}
 
     @contextmanager
@@ -218,7 +225,7 @@ def read_ranking(path: Path) -> tuple[dict[str, str], list[dict]]:
     if not path.is_file():
         return {}, []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
         facts = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
         reader = csv.DictReader(line for line in lines if not line.startswith("# "))
         rows = [{key: value if key == "checkpoint" else float(value) for key, value in row.items()} for row in reader]

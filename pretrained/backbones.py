@@ -144,6 +144,7 @@ def vit(policy: str, name: str, file: str = "", seed: int = 0, normalise: bool =
         raise UserError(f"timm cannot build '{name}': {storage.first_line(error)}; known tags are: {known}") from None
     path, provenance = find_timm_weights(policy, name, network.pretrained_cfg.get("hf_hub_id"), file, seed)
     if path:
+        storage.require_intact(path)
         try:
             keys = timm.models.load_checkpoint(
                 network, str(path), strict=False, filter_fn=checkpoint_filter_fn, weights_only=True
@@ -153,6 +154,9 @@ def vit(policy: str, name: str, file: str = "", seed: int = 0, normalise: bool =
             raise UserError(f"{path} does not hold the weights of timm's '{name}': {reason}") from None
         if keys and keys.missing_keys:  # timm returns None for a NumPy file, whose keys it checks itself
             raise UserError(f"{path} does not hold the weights of timm's '{name}': {keys.missing_keys[0]} is missing")
+        if deeper := [key for key in (keys.unexpected_keys if keys else ()) if key.startswith("blocks.")]:
+            raise UserError(f"{path} holds the weights of another model than timm's '{name}': it also has {deeper[0]}")
+        require_finite(network, path)
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     return ViT(network, mean if normalise else (0.0,) * 3, std if normalise else (1.0,) * 3, provenance)
 
@@ -184,6 +188,19 @@ def load_weights(network: nn.Module, state: dict[str, Tensor], source: Path | st
         network.load_state_dict({k: state[k] for k in network.state_dict() if k in state}, strict=False)
     except RuntimeError as error:
         raise UserError(f"{source} does not hold the weights of this network: {storage.first_line(error)}") from None
+    for name, _ in network.named_parameters():
+        if not state[name].is_floating_point():
+            raise UserError(
+                f"{source} does not hold the weights of this network: {name} is of type {state[name].dtype}"
+            )
+    require_finite(network, source)
+
+
+def require_finite(network: nn.Module, source: Path | str) -> None:
+    """Raise `UserError` for weights that are not finite: training with them would look as if it diverged."""
+    for name, weight in network.named_parameters():
+        if not weight.isfinite().all():
+            raise UserError(f"{source} is damaged: {name} has values that are not finite")
 
 
 def _matconvnet_state(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ The weights policy is one of
 
 import http.client
 import os
+import re
 import socket
 import threading
 import urllib.error
@@ -102,8 +103,11 @@ def _find_local(policy: str, network: str, file: str, seed: int) -> tuple[Path |
 
 
 def _pretrained(path: Path, name: str) -> tuple[Path, str]:
-    sha256 = storage.sha256_of(path)[:8]
-    return path, f"pretrained ({name})" if f"-{sha256}." in name else f"pretrained ({name}, sha256 {sha256})"
+    sha256, content = storage.sha256_of(path), Path(os.path.realpath(path)).name
+    if re.fullmatch(r"[0-9a-f]{64}", content) and content != sha256:  # Hugging Face's cache names a file so
+        raise UserError(f"{path} is damaged, its SHA-256 is not its name: remove {os.path.realpath(path)}")
+    known = f"-{sha256[:8]}." in name
+    return path, f"pretrained ({name})" if known else f"pretrained ({name}, sha256 {sha256[:8]})"
 
 
 def _random(seed: int) -> tuple[None, str]:
@@ -127,7 +131,7 @@ def fetch(url: str, path: Path, sha256: str) -> Path:
     try:  # torch writes a temporary file, checks its hash, and renames it
         with storage.naming(path):
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         raise UserError(f"cannot download {path.name} ({error}); {advice}") from None
     except RuntimeError as error:
         raise UserError(f"the download of {path.name} has the wrong SHA-256 ({error}); {advice}") from None

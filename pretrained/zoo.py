@@ -101,6 +101,8 @@ def locate(source: str) -> Path:
 
     A released model is downloaded if it is not in the cache. Raises `UserError` if there is neither file nor name.
     """
+    if Path(source).is_dir():
+        raise UserError(f"{source} is a folder: name one of its files, such as a run's checkpoints/step_....pt")
     if Path(source).exists():
         return Path(source)
     if not full_name(source):
@@ -123,7 +125,7 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
         name = recognise(content, str(path))
         _require_usable(content, name, path)
         return name, content, {}
-    if content.get("format", FORMAT) != FORMAT:
+    if type(content.get("format", FORMAT)) is not int or content.get("format", FORMAT) != FORMAT:
         raise UserError(
             f"{path} has the format {content['format']!r}, and this version of the framework reads {FORMAT}: use the "
             "version that wrote it"

@@ -30,8 +30,9 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
         data.layout, data.root, data.raw, data.photos, data.pairs, data.val_count, data.test_count, data.exclude
     )
     sensor = Sensor(data.cfa, data.black_level, data.white_level)
-    if data.root:
-        _check_simulated(Path(data.root) / "camera.json", sensor)
+    for folder in (data.root, *((Path(data.raw).absolute().parents[1],) if data.raw else ())):
+        if folder:
+            _check_simulated(Path(folder) / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width))
     return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
 
@@ -39,14 +40,16 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
 def identify(splits: dict[str, Split]) -> list[tuple[str, str]]:
     """(name, fingerprint) of each file of a dataset, by which a run knows its data again.
 
-    Prints a note if mosaics of train are in val or test too.
+    Prints a note if files of one split are in another one too.
     """
-    files, known = [], set()
+    files, known = [], {}
     for name, split in splits.items():
         marks = [storage.fingerprint(path) for path in (*split.raws, *split.photos)]
-        if both := len(known.intersection(marks[: len(split)])):
-            note(f"{both} of the {len(split)} mosaics of {name} are also in train: scores on them are too good")
-        known = known or set(marks)
+        for kind, own in (("mosaics", marks[: len(split.raws)]), ("photographs", marks[len(split.raws) :])):
+            for other in sorted({known[mark] for mark in own if mark in known}):
+                both = sum(known.get(mark) == other for mark in own)
+                note(f"{both} of the {len(own)} {kind} of {name} are also in {other}: scores on them are too good")
+        known |= {mark: name for mark in marks if mark not in known}
         files += zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True)
     return files
 
@@ -67,11 +70,14 @@ def _check_simulated(file: Path, sensor: Sensor) -> None:
 
     Black levels may differ by 2 % of white: the released RMFA-Net takes others than the camera has.
     """
+    if not file.is_file():  # reading a pipe could wait for ever
+        return
     try:
-        camera = json.loads(file.read_text())["camera"]
+        camera = json.loads(file.read_text("utf-8-sig"))["camera"]
         simulated = Sensor(camera["cfa"], tuple(camera["black"]), camera["white"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, UserError):
-        return  # there is no such file, or it is something else's
+    except (ValueError, KeyError, TypeError, RecursionError, UserError):
+        note(f"{file} is not read: it is damaged, or not of data.simulate")
+        return
     apart = max(abs(a - b) for a, b in zip(simulated.black_level, sensor.black_level, strict=True))
     if (simulated.cfa, simulated.white_level) != (sensor.cfa, sensor.white_level) or apart > 0.02 * sensor.white_level:
         black = " ".join(f"{level:g}" for level in simulated.black_level)

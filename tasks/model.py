@@ -89,5 +89,5 @@ def sensor_of(source: str, name: str, description: dict) -> Sensor:
     try:
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in description["sensor"].items()}
         return Sensor(**values)
-    except (AttributeError, TypeError):
+    except (AttributeError, RuntimeError, TypeError):
         raise UserError(f"{source} is not a checkpoint of fit.py: its sensor is {description['sensor']!r}") from None

@@ -41,7 +41,8 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
     facts = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
     if rank == "unpaired":
-        facts = {"protocol": UnpairedEvaluator.summary, **facts}
+        seen = f"{config.backbones.vit} and AlexNet; demosaicing {config.data.demosaic}"
+        facts = {"protocol": UnpairedEvaluator.summary, **facts, "features": seen}
         return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
     floats = config.quirks.float_psnr and protocols.PROTOCOLS[protocol].functions is None
     columns = protocols.choose(protocol, measures or ("psnr_float" if floats else "psnr",))

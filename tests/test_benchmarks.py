@@ -1,5 +1,6 @@
 """The benchmarks compare what they claim to compare, and their JSON files have the keys that are read from them."""
 
+import hashlib
 import importlib.util
 import io
 import json
@@ -190,13 +191,17 @@ def test_ablations_tables_the_last_checkpoints_scores(load, monkeypatch, capsys,
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
             (folder / "checkpoints" / f"step_{step:07d}.pt").touch()
             mean = {"psnr": psnr + step / 100, "ssim": 0.5, "lpips": 0.25}
-            Table({}, tuple(mean), {}, mean).write(folder / "scores" / f"step_{step:07d}.csv")
+            header = {"sha256": hashlib.sha256(b"").hexdigest()}
+            Table(header, tuple(mean), {}, mean).write(folder / "scores" / f"step_{step:07d}.csv")
     options = ("--rows", "lin0 lin3", "--seeds", "0", "1", "--results", "--runs", tmp_path)
     run_main(load, monkeypatch, "ablations", "table4", *options)
     last = "| lin0 lin3 | 22.50 (22.00, 23.00) | 0.5000 (0.5000, 0.5000) | 0.2500 (0.2500, 0.2500) |"
     assert capsys.readouterr().out.splitlines()[-1] == last
     with pytest.raises(UserError, match="has no scored checkpoint"):
         run_main(load, monkeypatch, "ablations", "table3", "--results", "--runs", tmp_path)
+    (folder / "checkpoints" / "step_0000200.pt").write_text("another")
+    with pytest.raises(UserError, match="step_0000200.pt has changed since it was scored"):
+        run_main(load, monkeypatch, "ablations", "table4", *options)
 
 
 # --- quality ---------------------------------------------------------------------------------------------------------

@@ -90,9 +90,13 @@ def join(device: str) -> Group:
     `device` is the config's. Each process takes the GPU of its local rank. Raises `UserError` if there are too few
     GPUs, or if `device` names a single one.
     """
-    if not dist.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
+    if not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE") == "1":
         return ALONE
-    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    try:
+        rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    except (KeyError, ValueError):
+        raise UserError("TORCHELASTIC_RUN_ID is set, but not all else that torchrun sets: unset it") from None
     gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
     if device not in ("auto", "cuda", "cpu"):
         raise UserError(f"{size} processes cannot all use the device '{device}': leave --device out, or name cpu")

@@ -1,6 +1,7 @@
 """A run's folder: which process may train there, and last.pt, the state from which the run continues."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,20 +21,36 @@ RESULTS = ("last.pt", "checkpoints/[!.]*.pt", "summary.json", "scores", "test", 
 def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
     """Create or reuse a run's folder and lock it during the block.
 
-    A run that ended before it saved its state may be begun anew under its name; its log is kept as log.previous.jsonl.
+    A run that ended before it saved anything may be begun anew under its name; its log is kept as log.previous.jsonl.
     Raises `UserError` if another process trains there, or if there is a run already that is not to be resumed.
     """
     with storage.lock(folder / ".lock", wait=False) as locked:
         if not locked:
             raise UserError(f"another process is training {folder}")
+        if not (folder / "config.json").exists() and (foreign := _foreign(folder)):
+            raise UserError(f"{folder} holds something else than a run, such as {foreign}: name another run with --run")
         if not resume and any(path for pattern in RESULTS for path in folder.glob(pattern)):
             raise UserError(f"{folder} exists: continue it with --resume, or name another run with --run")
-        if not (folder / "last.pt").exists():
+        if not resume:
             log = folder / "log.jsonl"
             first_line = b'{"stage": "start"'
             if log.exists() and (log.read_bytes().count(b"\n") > 1 or not log.read_bytes().startswith(first_line)):
-                os.replace(log, log.with_name("log.previous.jsonl"))
+                os.replace(log, _free_name(folder))
         yield
+
+
+def _foreign(folder: Path) -> str:
+    """A file or folder that no run writes; "" if there is none."""
+    known = {"log.jsonl", "config.json", "tensorboard", "samples", "best.json", *RESULTS}
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    own = ("log.previous", "checkpoints")
+    return next((name for name in names if name not in known and not name.startswith(own)), "")
+
+
+def _free_name(folder: Path) -> Path:
+    """log.previous.jsonl, or the first of log.previous.2.jsonl, ... that is not taken."""
+    names = (folder / f"log.previous{'' if i == 1 else f'.{i}'}.jsonl" for i in itertools.count(1))
+    return next(path for path in names if not os.path.lexists(path))
 
 
 # --- last.pt ---------------------------------------------------------------------------------------------------------
@@ -74,7 +91,14 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"{path} is damaged or was changed (its checksum is wrong): put back a copy of it, or start another run, "
             f"such as from one of the run's checkpoints (--run NAME --init {folder}/checkpoints/...)"
         )
+    kinds = {"stage": int, "step": int, "psnr": dict, "weights": dict, "data": str, "log": tuple | list}
+    if not (_has_kinds(state, kinds | {"rng": Tensor, "config": dict, "trainer": dict}) and len(state["log"]) == 2):
+        raise UserError(f"{path} holds no state of a run, though its checksum is right: put back a copy of it")
     return state
+
+
+def _has_kinds(values: dict[str, Any], kinds: dict[str, type]) -> bool:
+    return all(isinstance(values.get(name), kind) for name, kind in kinds.items())
 
 
 def checksum(content: Any) -> str:

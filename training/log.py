@@ -37,6 +37,8 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "log.jsonl"
+        if self.path.exists() and not self.path.is_file():
+            raise UserError(f"{self.path} is not a file: remove it")
         content = self.path.read_bytes()[:position] if position and self.path.exists() else b""
         self.digest = hashlib.sha256(content)
         if position and self.path.exists() and self.digest.hexdigest() != digest:
@@ -44,9 +46,8 @@ class RunLog:
                 f"{self.path} is not the log that last.pt continues: it was cut, changed or replaced. Put the run's "
                 "own log there; or move the file away, and the run continues with a new log"
             )
+        storage.write_bytes(self.path, content)  # a new file: the old one may be linked from a copy of the run
         self.file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
-        self.file.truncate(len(content))
-        self.file.seek(0, os.SEEK_END)
         threading.excepthook = _print_unless_os_error
         self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=total_step + 1)
 

@@ -128,17 +128,17 @@ def test_slurm_submits_watches_and_cancels_the_job_array(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "sbatch").write_text(f"#!/bin/sh\ncat > {tmp_path}/job.sh\necho '7;cluster'\n")
-    (programs / "squeue").write_text(f"#!/bin/sh\necho $3 >> {tmp_path}/queried\necho running\n")
-    (programs / "scancel").write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/cancelled\n")
+    (programs / "squeue").write_text(f"#!/bin/sh\necho $* >> {tmp_path}/queried\necho running\n")
+    (programs / "scancel").write_text(f"#!/bin/sh\necho $* >> {tmp_path}/cancelled\n")
     for program in programs.iterdir():
         program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     launcher, made = Slurm(), session(tmp_path, "exit 0", "25")
     assert launcher.start([made]) == "job array 7" and launcher.job == "7"
     assert (tmp_path / "job.sh").read_text() == launcher.batch_script([made])
-    assert launcher.alive(made) and (tmp_path / "queried").read_text() == "7_25\n"
+    assert launcher.alive(made) and (tmp_path / "queried").read_text() == "-h -M cluster -j 7_25\n"
     launcher.stop(made)
-    assert (tmp_path / "cancelled").read_text() == "7_25\n"
+    assert (tmp_path / "cancelled").read_text() == "-M cluster 7_25\n"
     made.status.write_text("0\n")
     assert not launcher.alive(made)
 

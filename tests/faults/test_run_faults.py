@@ -233,9 +233,18 @@ def test_a_run_that_saved_nothing_is_begun_anew_and_its_log_is_kept(run):
 def test_checkpoints_of_other_settings_are_not_overwritten_by_beginning_again(run):
     (run / "last.pt").unlink()
     before = contents(run)
-    with pytest.raises(UserError, match="tiny has no last.pt to continue from, only checkpoints.*train.mode"):
-        resume(run)
+    with pytest.raises(UserError, match="tiny has no last.pt to continue from, only checkpoints.*train.lr"):
+        resume(run, "--train.lr", "2e-3")
     assert contents(run) == before
+
+
+def test_a_run_without_a_state_begins_anew_with_its_own_settings(run, capsys):
+    """Not with those of the demo, whose data it would then train on."""
+    before = json.loads((run / "config.json").read_text()) | {"runs": str(run.parent)}
+    (run / "last.pt").unlink()
+    config, _ = fit.parse(["--runs", str(run.parent), "--run", run.name, "--resume"])
+    assert json.loads(json.dumps(to_dict(config))) == before
+    assert "tiny has no last.pt to continue from: the run begins anew" in capsys.readouterr().err
 
 
 # --- settings that no machine can follow -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Faults that gave a wrong result without a word: now they are refused, mended, or told."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -10,17 +11,17 @@ from PIL import Image, ImageCms
 import inference
 import process_set
 import storage
+from data.cache import _digest
 from data.files import Reader, read_photo
-from data.folders import Split
+from data.folders import Split, open_dataset
 from data.sensor import SENSORS
 from errors import UserError
 from evaluation.tables import Table, read_table
 from pretrained import zoo
 from pretrained.files import find_weights
-from tasks.data import identify, note_darkness
+from tasks.data import _check_simulated, identify, note_darkness
 from tests.faults.commands import options, refused
 from training import checkpoint
-from training.folder import claim_folder
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +71,12 @@ def test_photographs_of_another_colour_space_are_converted(tmp_path, mode):
 
 def _with_swapped_primaries(srgb: bytes) -> bytes:
     """A profile whose first channel is green and whose second is red, under another name."""
-    profile = bytearray(srgb.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap"))
+    return _with_swapped(srgb.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be")).replace(b"sRGB", b"swap"))
+
+
+def _with_swapped(content: bytes) -> bytes:
+    """The profile with the primaries of red and green exchanged, so that a conversion is visible."""
+    profile = bytearray(content)
     red, green = profile.find(b"rXYZ"), profile.find(b"gXYZ")
     profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
     return bytes(profile)
@@ -85,6 +91,19 @@ def test_a_negative_mosaic_is_refused(tmp_path):
     Image.fromarray(np.full((8, 8), 300, np.uint16)).save(tmp_path / "a.tif", tiffinfo={262: 0})
     with pytest.raises(UserError, match="a.tif is a negative"):
         reader.mosaic(tmp_path / "a.tif")
+
+
+def test_a_linear_profile_is_not_taken_for_srgb(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    named = profile.replace("sRGB built-in".encode("utf-16-be"), "sRGB linear  ".encode("utf-16-be"))
+    Image.new("RGB", (4, 4), (200, 100, 50)).save(tmp_path / "a.png", icc_profile=_with_swapped(named))
+    assert named != profile and read_photo(tmp_path / "a.png")[0, 0].tolist() == pytest.approx([100, 200, 50], abs=1)
+
+
+def test_a_photograph_of_a_line_of_pixels_is_refused(tmp_path):
+    Image.new("RGB", (5, 1)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="a.png has 5x1 pixels: it is no photograph"):
+        read_photo(tmp_path / "a.png")
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -109,6 +128,34 @@ def test_validation_pairs_that_are_trained_on_are_told(pairs, tmp_path, capsys):
     assert "1 of the 2 mosaics of val are also in train" in capsys.readouterr().err
 
 
+def test_a_cache_is_not_used_for_other_files_of_the_same_date(pairs):
+    split = open_dataset("folders", "", *map(str, pairs), "yes", val=0, test=0)["train"]
+    reader, path = Reader(SENSORS["fujifilm"]), split.photos[0]
+    before, date = _digest(split, reader), path.stat().st_mtime_ns
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(date, date))
+    assert _digest(split, reader) != before
+
+
+@pytest.mark.parametrize("content", ("[", '{"camera": {"cfa": "BGGR"}}'))
+def test_a_damaged_camera_json_is_told(pairs, small_config, tmp_path, capsys, content):
+    (tmp_path / "camera.json").write_text(content)
+    _check_simulated(tmp_path / "camera.json", SENSORS["fujifilm"])
+    assert "camera.json is not read: it is damaged, or not of data.simulate" in capsys.readouterr().err
+
+
+def test_folders_that_are_not_searched_are_told(tmp_path, make_pairs, capsys):
+    make_pairs(tmp_path / "train" / "mediatek_raw", tmp_path / "train" / "fujifilm", 4, 0)
+    make_pairs(tmp_path / "validation" / "mediatek_raw", tmp_path / "validation" / "fujifilm", 2, 1)
+    (tmp_path / "train" / "fujifilm" / "more").mkdir()
+    open_dataset("fujifilm", str(tmp_path), val=0, test=0)
+    printed = capsys.readouterr().err
+    assert "validation is not used: the folders of a dataset are train, val and test" in printed
+    assert "such as more, are not searched for images" in printed
+
+
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
@@ -130,14 +177,6 @@ def test_infinite_scores_are_told(make_run, call):
     table = read_table(path)
     Table(table.header, table.columns, table.rows, {"psnr": float("inf")}).write(path)
     assert "the psnr of 1 checkpoints is infinite" in call(process_set, "--rank", *options(run)[:2])[1]
-
-
-def test_the_log_of_a_run_that_lost_its_state_is_kept(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "pretrained.pt").touch()
-    (tmp_path / "log.jsonl").write_text('{"stage": "start"}\n{"step": 1}\n')
-    with claim_folder(tmp_path, resume=True):
-        assert (tmp_path / "log.previous.jsonl").read_text().endswith('{"step": 1}\n')
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

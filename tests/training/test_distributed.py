@@ -200,7 +200,8 @@ def test_a_single_process_exchanges_nothing():
 @pytest.mark.parametrize(("device", "message"), (("cuda:1", "cannot all use"), ("cuda", "GPUs on this machine")))
 def test_devices_that_processes_cannot_share_are_refused(device, message, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+    given = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    for name, value in (given | {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         join(device)

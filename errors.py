@@ -12,7 +12,7 @@ from contextlib import suppress
 _NAMES = (
     *("EACCES", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE"),
     *("ENOENT", "ENOLCK", "ENOSPC", "ENOSYS", "ENOTDIR", "EOPNOTSUPP", "EPERM", "EROFS"),
-    *("EHOSTDOWN", "ENOTCONN", "EREMOTEIO", "ESTALE", "ETIMEDOUT"),  # of network file systems
+    *("EHOSTDOWN", "EINVAL", "ENOTCONN", "EREMOTEIO", "ESTALE", "ETIMEDOUT"),  # of network file systems
 )
 _NO_PROCESS = (errno.EAGAIN, errno.E2BIG, errno.ENOMEM)  # why no process can be started
 _REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
@@ -71,9 +71,9 @@ def run_cli(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it: end without a message
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
-        if error.errno in _NO_PROCESS and not error.filename:
+        if error.errno in _NO_PROCESS:
             sys.exit(_report(f"error: no process can be started: {error.strerror}", 2))
-        if error.errno not in _REFUSALS or (error.errno == errno.ENOENT and not error.filename):
+        if error.errno not in _REFUSALS or (error.errno in (errno.ENOENT, errno.EINVAL) and not error.filename):
             raise
         file = error.filename or "a file"
         sys.exit(_report(f"error: cannot read or write {file}: {error.strerror}; existing files are unchanged", 2))

@@ -95,6 +95,8 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
             root = parsed.config.data.root
             raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
         refuse_ineffective(parsed.config, given)
+        if "data.white_level" in given and "data.black_level" not in given:
+            note(f"the black levels stay {parsed.config.data.black_level}: --data.black-level sets others")
         return parsed.config, parsed.resume
     before = _own_config(file, parsed.config)
     after = _parse(arguments, before).config

@@ -36,7 +36,7 @@ from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, read_history, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
 from pretrained import zoo
-from tasks.data import open_data
+from tasks.data import note_trained_on, open_data
 from tasks.device import choose_device
 from tasks.model import Model, open_model
 from tasks.scoring import build_measures
@@ -140,6 +140,8 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
         split = splits[given.split]
         if not split:
             raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose a --split or an --input")
+        if subject.own_run:
+            note_trained_on(subject.own_run, split)
         data = subject.config.data
         return RenderSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
     known = subject.model.sensor

@@ -174,7 +174,7 @@ def _write_patches(
     root: Path, cuts: list[Cut], load: Callable[[str], np.ndarray], camera: Camera, seed: int, patch: int
 ) -> None:
     """Write mosaic and ground truth of each patch. Its noise depends on seed, split and number alone."""
-    for side in SPLITS:
+    for side in sorted({cut[0] for cut in cuts}):
         for folder in (LAYOUT.raw, LAYOUT.photos):
             (root / side / folder).mkdir(parents=True)
     counts = dict.fromkeys(SPLITS, 0)

@@ -37,12 +37,12 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
 
 
-def identify(splits: dict[str, Split]) -> list[tuple[str, str]]:
-    """(name, fingerprint) of each file of a dataset, by which a run knows its data again.
+def identify(splits: dict[str, Split]) -> dict[str, list[tuple[str, str]]]:
+    """{split: (name, fingerprint) of each of its files}, by which a run knows its data again.
 
     Prints a note if files of one split are in another one too.
     """
-    files, known = [], {}
+    files, known = {}, {}
     for name, split in splits.items():
         marks = [storage.fingerprint(path) for path in (*split.raws, *split.photos)]
         for kind, own in (("mosaics", marks[: len(split.raws)]), ("photographs", marks[len(split.raws) :])):
@@ -50,8 +50,23 @@ def identify(splits: dict[str, Split]) -> list[tuple[str, str]]:
                 both = sum(known.get(mark) == other for mark in own)
                 note(f"{both} of the {len(own)} {kind} of {name} are also in {other}: scores on them are too good")
         known |= {mark: name for mark in marks if mark not in known}
-        files += zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True)
+        files[name] = list(zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True))
     return files
+
+
+def note_trained_on(run: Path, split: Split) -> None:
+    """Print a note if the run was trained on mosaics of `split`, by its data.json: the dataset has changed since."""
+    file = run / "data.json"
+    try:
+        trained = {mark for _, mark in json.loads(file.read_text())["train"]} if file.is_file() else set()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        note(f"{file} is damaged: it cannot be told whether the run was trained on files that are scored")
+        return
+    if both := sum(storage.fingerprint(path) in trained for path in split.raws if trained):
+        note(
+            f"{run} was trained on {both} of the {len(split)} mosaics that are scored, because its dataset has changed "
+            "since: the scores are too good"
+        )
 
 
 def note_darkness(split: Split, reader: Reader) -> None:

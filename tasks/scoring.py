@@ -21,7 +21,7 @@ from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator
 from evaluation.scoring import Scorer, ScoringSet
 from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
-from tasks.data import open_data
+from tasks.data import note_trained_on, open_data
 from tasks.features import Networks
 from tasks.model import open_model
 
@@ -45,6 +45,7 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
         facts = {"protocol": UnpairedEvaluator.summary, **facts, "features": seen}
         return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
     floats = config.quirks.float_psnr and protocols.PROTOCOLS[protocol].functions is None
+    note_trained_on(run, split)
     columns = protocols.choose(protocol, measures or ("psnr_float" if floats else "psnr",))
     if not any(protocols.needs_network(protocol, column) for column in columns):
         del facts["weights"]

@@ -13,7 +13,7 @@ from torch import Tensor, uint8
 import storage
 from errors import UserError
 
-FORMAT = 2  # of last.pt. The first format had no number; runs of that time trained other critics.
+FORMAT = 3  # of last.pt. The first format had no number; runs of that time trained other critics. 2 hashed data less.
 RESULTS = ("last.pt", "checkpoints/[!.]*.pt", "summary.json", "scores", "test", "report.html")
 
 
@@ -41,7 +41,7 @@ def claim_folder(folder: Path, resume: bool) -> Iterator[None]:
 
 def _foreign(folder: Path) -> str:
     """A file or folder that no run writes; "" if there is none."""
-    known = {"log.jsonl", "config.json", "tensorboard", "samples", "best.json", *RESULTS}
+    known = {"log.jsonl", "config.json", "data.json", "tensorboard", "samples", "best.json", *RESULTS}
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     own = ("log.previous", "checkpoints")
     return next((name for name in names if name not in known and not name.startswith(own)), "")

@@ -75,9 +75,7 @@ class Task:
     provenance: dict[str, str]  # where the weights of each frozen network are from
     config: dict[str, Any]  # goes into config.json and every checkpoint
     description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
-    identity: Any = (
-        None  # what must be the same in all processes of a run, such as the names of the files and their fingerprints
-    )
+    identity: Any = None  # of the data, the same in all processes: names and fingerprints of files; data.json holds it
     warning: str = ""  # a caveat to print with the scores; empty if there is none
 
 
@@ -101,6 +99,7 @@ class Run:
         if not self.group.main:
             return NoLog()
         storage.write_json(self.folder / "config.json", self.task.config)
+        storage.write_json(self.folder / "data.json", self.task.identity)
         return self._first_line(RunLog(self.folder))
 
     def _first_line(self, log: RunLog) -> RunLog:
@@ -116,8 +115,9 @@ class Run:
             )
         if state["data"] != checksum(self.task.identity):
             raise UserError(
-                f"the dataset is not the one that {self.folder} was trained on so far (other files, names or content): "
-                "provide the same data, or start another run with --run NAME"
+                f"the dataset is not the one that {self.folder} was trained on so far (other files, names or content, "
+                "also of a file that was mended): provide the same data, or start another run from one of its "
+                "checkpoints (--run NAME --init FILE)"
             )
         self.stage, self.step, self.scores = state["stage"], state["step"], state["psnr"]
         if not (0 <= self.stage < len(stages) and 0 <= self.step <= stages[self.stage].steps):

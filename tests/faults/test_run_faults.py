@@ -141,7 +141,7 @@ BAD_RUNS = (
         "last.pt holds no state of a run: put the run's own last.pt there",
     ),
     ("an earlier version's", edited(lambda s: s.pop("format")), "was begun by an earlier version.*--run NAME.*--init"),
-    ("a later version's", edited(lambda s: s.update(format=99)), "has the format 99, and this version .* reads 2"),
+    ("a later version's", edited(lambda s: s.update(format=99)), "has the format 99, and this version .* reads 3"),
     ("a cut last.pt", written("last.pt", lambda content: content[:-100]), UNREADABLE),
     ("a web page as last.pt", written("last.pt", b"<!DOCTYPE html><html></html>"), UNREADABLE),
     ("an empty last.pt", written("last.pt", b""), UNREADABLE),

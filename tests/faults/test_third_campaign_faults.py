@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import fit
 import inference
 import storage
 from config import open_run
@@ -27,6 +28,8 @@ from tests.faults.commands import options, refused
 from training.distributed import join
 from training.folder import claim_folder, read_state, save_state
 from training.log import RunLog
+
+from ..fit_runs import vary
 
 
 def test_nothing_is_written_through_a_link_in_a_foreign_folder(tmp_path):
@@ -258,3 +261,24 @@ def test_a_format_that_is_no_number_is_refused(make_files, tmp_path, value):
 def test_the_list_of_an_earlier_test_may_not_be_a_pipe(tmp_path, quick):
     os.mkfifo(tmp_path / ".test_model.json")
     assert _noted(tmp_path / ".test_model.json") == set()
+
+
+@pytest.mark.usefixtures("restored", "cached_networks")
+def test_files_that_a_run_was_trained_on_are_told_when_they_are_scored(cheap_config, call, tmp_path):
+    """Val is drawn from train anew where its folder is missing, as on another machine."""
+    shutil.copytree(cheap_config.data.root, tmp_path / "data")
+    run = fit.train(vary(cheap_config, data={"root": str(tmp_path / "data")}))
+    trained = json.loads((run / "data.json").read_text())["train"]
+    assert len(trained) == len(list((tmp_path / "data" / "train").glob("*/*")))
+    assert "was trained on" not in call(inference, "--all", *options(run))[1]
+    shutil.rmtree(tmp_path / "data" / "val")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["val_count"] = 1
+    (run / "config.json").write_text(json.dumps(config))
+    assert "was trained on 1 of the 1 mosaics that are scored" in call(inference, "--all", *options(run))[1]
+
+
+def test_black_levels_that_stay_those_of_another_bit_depth_are_told(capsys):
+    for black, told in (("", True), ("--data.black-level 240 240 240 240", False)):
+        fit.parse(["fujifilm-efficient", "--data.root", "x", "--data.white-level", "4095", *black.split()])
+        assert ("the black levels stay (58.0, 60.0, 61.0, 62.0)" in capsys.readouterr().err) == told

@@ -72,9 +72,9 @@ _PAIRED: Terms = {  # Eq. 10
 # A new mode is a row here.
 MODES: dict[str, Mode] = {
     "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "texture")))),
-    "synthetic": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), synthetic=True),
     "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
     "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), needs_pairs=True),
+    "synthetic": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), synthetic=True),
 }
 
 

@@ -353,7 +353,7 @@ PRESETS: dict[str, Config] = {
     # Not the paper's method: colours fitted without pairs, and pairs made of the photographs (docs/beyond.md).
     "quick": Config(
         run="quick",
-        data=Data(patch=64, batch=8, workers=0, flips=True, weights="semantic", val_count=64, test_count=0),
+        data=Data(patch=64, batch=8, workers=0, flips=True, val_count=64, test_count=0),
         backbones=Backbones("auto"),
         pretrain=Pretrain(steps=0, content=0),
         train=Train(

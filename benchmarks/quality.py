@@ -43,11 +43,11 @@ TOWARDS = (
 # A way to train -> (the pairs that it sees, its options). "paired" are ceilings: they see the mosaics' own photographs.
 WAYS = {
     "published game": ("unpaired", GAME),
-    "towards transport": ("unpaired", f"quick --data.weights equal {TOWARDS} {SCHEDULE}"),
-    "towards transport, weighted": ("unpaired", f"quick {TOWARDS} {SCHEDULE}"),
-    "synthetic pairs": ("unpaired", f"quick --data.weights equal {SCHEDULE}"),
-    "synthetic pairs, weighted": ("unpaired", f"quick {SCHEDULE}"),
-    "paired, MSE": ("paired", f"quick --data.weights equal --train.mode paired {SCHEDULE}"),
+    "towards transport": ("unpaired", f"quick {TOWARDS} {SCHEDULE}"),
+    "towards transport, weighted": ("unpaired", f"quick --data.weights semantic {TOWARDS} {SCHEDULE}"),
+    "synthetic pairs": ("unpaired", f"quick {SCHEDULE}"),
+    "synthetic pairs, weighted": ("unpaired", f"quick --data.weights semantic {SCHEDULE}"),
+    "paired, MSE": ("paired", f"quick --train.mode paired {SCHEDULE}"),
 }
 
 

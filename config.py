@@ -57,6 +57,10 @@ class Data:
     """White level in digital numbers: 1023 for 10 bits."""
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
+    reference: Literal["published", "transport"] = "published"
+    """What the content loss and Eq. 12 compare with: section 3.1's rendering, or colours fitted to the photographs."""
+    weights: Literal["equal", "semantic"] = "equal"
+    """Weights of the photographs, mode unpaired; semantic: such that their scenes are those of the mosaics."""
     val_count: int = 1024
     """Validation pairs to draw from train/ if there is no val/ (section 4.1); a quarter, if they are over half."""
     test_count: int = 1024
@@ -119,8 +123,12 @@ class Pretrain:
 
     steps: int = 20_000
     """Steps of pretraining; 0 skips it."""
+    data: Literal["mosaics", "synthetic"] = "mosaics"
+    """mosaics, towards data.reference (Eq. 12), or synthetic: photographs, and mosaics that are made of them."""
     lr: float = 5e-4
     """Adam's learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate: constant, or falling to 1 % along half a cosine."""
     content: float = 1.0
     """Weight of the content loss on RGB."""
     mse: float = 1.0
@@ -142,7 +150,8 @@ class Train:
     """Training (Eq. 10 or 11). A weight is the norm of the term's gradient at the generator; 0 removes the term."""
 
     mode: str = "unpaired"
-    """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10. The table is in tasks/modes.py."""
+    """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10; synthetic: paired, with pairs made of the
+    photographs. The table is in tasks/modes.py."""
     steps: int = 30_000
     """Steps of training. The released models come from steps 27,220 to 195,100 (docs/fidelity.md)."""
     lr: float = 5e-4
@@ -340,6 +349,17 @@ PRESETS: dict[str, Config] = {
             steps=450, lr=1e-3, critic_lr=5e-4, critic_every=1, ema=0.99, schedule="cosine", content=1.0, tv=0.1
         ),
         log=Log(val_every=150, save_every=50, state_every=150),
+    ),
+    # Not the paper's method: colours fitted without pairs, and pairs made of the photographs (docs/beyond.md).
+    "quick": Config(
+        run="quick",
+        data=Data(patch=64, batch=8, workers=0, flips=True, val_count=64, test_count=0),
+        backbones=Backbones("auto"),
+        pretrain=Pretrain(steps=0, content=0),
+        train=Train(
+            mode="synthetic", steps=4000, lr=4e-3, schedule="cosine", content=0, tv=0, color=0, lpips=0, dists=0, mse=1
+        ),
+        log=Log(val_every=500, save_every=500, state_every=500),
     ),
     "fujifilm-efficient": Config(run="fujifilm-efficient", model="efficient", train=Train(steps=27_220)),
     "fujifilm-robust": Config(run="fujifilm-robust", model="robust", train=Train(steps=66_090)),

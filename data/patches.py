@@ -115,7 +115,7 @@ class Patches(Dataset):
         raw_path = self._file(self.split.raws, k, stream=0)
         photo_path = self._file(self.split.photos, k, stream=photo_stream)
         whole, photo = self.files.mosaic(raw_path), self.files.photo(photo_path)
-        rng = _generator(self.seed, self.stage, 2, k)
+        rng = generator_of(self.seed, self.stage, 2, k)
         window, mirror = random_window(whole.shape, self.patch, rng, raw_path, even=True), self._mirror(rng)
         mosaic = flip(whole[window], *mirror)
         if self.split.paired:
@@ -138,10 +138,10 @@ class Patches(Dataset):
 @lru_cache(maxsize=8)
 def _order(seed: int, stage: int, stream: int, epoch: int, files: int) -> np.ndarray:
     """The order in which an epoch draws its files. Streams: 0 for mosaics, 1 for photographs drawn independently."""
-    return _generator(seed, stage, stream, epoch).permutation(files)
+    return generator_of(seed, stage, stream, epoch).permutation(files)
 
 
-def _generator(seed: int, stage: int, *position: int) -> np.random.Generator:
+def generator_of(seed: int, stage: int, *position: int) -> np.random.Generator:
     """The random numbers of one file order (stream, epoch) or one sample (2, k), independent of all others.
 
     Stages 0 and 1 have the seeds 2 * seed and 2 * seed + 1; later stages add a spawn key, because 2 * seed + 2 would

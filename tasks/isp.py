@@ -19,6 +19,7 @@ from data.notes import note
 from data.patches import Patches, centre, photo_tensor
 from data.reference import Reference, Spans, find_demosaicer
 from data.sensor import prepare
+from data.synthetic import SyntheticPatches
 from errors import UserError
 from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
@@ -29,6 +30,8 @@ from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
 from tasks.modes import BUILDERS, chosen_critics, find_mode
+from tasks.reference import Fitted, fit_reference
+from tasks.weighting import weight_photographs
 from training.distributed import Group
 from training.run import Stage, Task
 from training.steps import Batch, Trainer
@@ -45,7 +48,8 @@ class RunData:
     training: Split  # the training files, separated as the mode and data.unpaired say
     splits: dict[str, Split]  # "train", "val", "test": the files as the dataset has them
     reader: Reader
-    reference: Reference
+    reference: Reference  # the published rendering, with which scores are compared
+    fitted: Fitted  # what the content loss compares with, and the camera of synthetic pairs
     input_format: str  # of the generator
     device: torch.device
     group: Group
@@ -73,22 +77,27 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
             training = unpaired(training, config.data.unpaired, config.seed, config.quirks.permutation)
-        run_data = RunData(training, splits, reader, reference, model_spec(name).input_format, device, group)
-        networks = Networks(config, device)
+        networks, weighted = Networks(config, device), {}
+        if not mode.needs_pairs:
+            training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
+        synthetic = mode.synthetic or config.pretrain.data == "synthetic"
+        fitted = fit_reference(config, training, reader, reference, synthetic, quiet=not group.main)
+        run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
         stages = _build_stages(config, run_data, trainers)
     return Task(
-        summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(training.photos)} photographs to train on, "
-        f"{len(splits['val'])} pairs to validate on",
+        summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
+        f"to train on, {len(splits['val'])} pairs to validate on",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
-        provenance=networks.provenance,
+        provenance=networks.provenance | weighted | fitted.facts,
         config=settings.to_dict(config),
         description={
             "model": name,
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
+            **fitted.description,
         },
         identity=identify(splits),
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
@@ -144,12 +153,16 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
     draws = sum(steps.values()) * data.batch
     files = cached_files(split, Files(run_data.reader), data.cache, folder, draws, group.size)
-    spans, chunk = Spans(run_data.reference), CHUNK * data.batch if config.quirks.chunks else 0
+    fitted, chunk = run_data.fitted, CHUNK * data.batch if config.quirks.chunks else 0
+    spans = Spans(run_data.reference) if fitted.reference is run_data.reference else None
 
-    def to_batch(loaded: dict[str, Tensor]) -> Batch:
+    def to_batch(render: bool, loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
-        rendered = run_data.reference(mosaic, loaded["span"]) if "span" in loaded else None
+        rendered = fitted.reference(mosaic, loaded.get("span")) if render else None
         return Batch(run_data.inputs(mosaic), rendered, loaded["target"])
+
+    def to_synthetic_batch(loaded: dict[str, Tensor]) -> Batch:
+        return Batch(run_data.inputs(loaded["mosaic"]), loaded["target"], loaded["target"])
 
     def load(patches: Patches, step: int) -> Generator[dict[str, Tensor], None, None]:
         return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
@@ -157,10 +170,14 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     stages = []
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
-        needed = spans if trainer.compared_with("reference") else None
-        patches = Patches(split, files, data.patch, config.seed, number, data.flips, needed, chunk)
-        batches = partial(load, patches)
-        stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, batches, to_batch, plan.save_steps))
+        render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
+        if mode.synthetic if plan.name == "train" else config.pretrain.data == "synthetic":
+            patches = SyntheticPatches(split, files, fitted.camera, *drawn, flips=data.flips, chunk=chunk)
+            feed = partial(load, patches), to_synthetic_batch
+        else:
+            patches = Patches(split, files, *drawn, data.flips, spans if render else None, chunk)
+            feed = partial(load, patches), partial(to_batch, render)
+        stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))
     return stages
 
 

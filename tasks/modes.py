@@ -41,6 +41,7 @@ class Mode:
 
     stages: tuple[StagePlan, ...]
     needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
+    synthetic: bool = False  # trains on pairs that are made of the photographs (data/synthetic.py)
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -73,6 +74,7 @@ MODES: dict[str, Mode] = {
     "unpaired": Mode((PRETRAIN, StagePlan("train", "final", _UNPAIRED, ("color", "texture")))),
     "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
     "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), needs_pairs=True),
+    "synthetic": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), synthetic=True),
 }
 
 
@@ -140,7 +142,9 @@ def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -
     """Pretraining on demosaicing (Eq. 12)."""
     terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks, config.quirks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
-    return Trainer(generator, optimizer, build_views({term.feature for term in terms}, networks), terms)
+    views = build_views({term.feature for term in terms}, networks)
+    schedule = _schedule(config.pretrain.schedule, optimizer, config.pretrain.steps)
+    return Trainer(generator, optimizer, views, terms, schedule=schedule)
 
 
 def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
@@ -163,8 +167,10 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         critic_optimizer=critic_optimizer,
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
-        schedule=_schedule(train, optimizer, train.steps),
-        critic_schedule=_schedule(train, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})),
+        schedule=_schedule(train.schedule, optimizer, train.steps),
+        critic_schedule=_schedule(
+            train.schedule, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})
+        ),
         ema_decay=train.ema,
         target_gradients=quirks.target_gradients,
     )
@@ -189,10 +195,10 @@ def _updates(steps: int, every: set[int]) -> int:
 
 
 def _schedule(
-    train: Train, optimizer: torch.optim.Optimizer | None, steps: int
+    name: str, optimizer: torch.optim.Optimizer | None, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
     """Half a cosine over `steps` updates, from the learning rate to 1 % of it, for each parameter group."""
-    if optimizer is None or train.schedule == "constant":
+    if optimizer is None or name == "constant":
         return None
     return torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1, step / max(1, steps)))) / 2

@@ -1,0 +1,173 @@
+"""Compare ways to train without pairs, on several splits of a set of pairs into mosaics and photographs.
+
+python benchmarks/quality.py split PAIRS DATA                 link the pairs into datasets: DATA/hash, DATA/swap, ...
+python benchmarks/quality.py commands DATA [-- OPTION ...]    print a line for each run: way x split x seed
+python benchmarks/quality.py results DATA                     the table of all runs that are trained and scored
+
+PAIRS is a dataset of layout "fujifilm" with train/ and val/. The options after -- are those of the camera and of the
+frozen networks, for all runs.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import common  # noqa: F401 - adds the repository's root to sys.path
+import numpy as np
+
+import fit
+from config import Config
+from data.folders import Split, open_dataset, unpaired
+from errors import UserError, run_cli
+from evaluation.metrics import MEASURES
+from evaluation.tables import read_table
+
+SPLITS = ("hash", "swap", "name", "random0", "random1")
+COLUMNS = ("psnr", "ssim", "lpips")
+SCHEDULE = "--log.val-every 1000 --log.save-every 1000 --log.state-every 1000"
+GAME = (  # the settings of docs/results.md
+    "fujifilm-efficient --pretrain.steps 3000 --pretrain.lr 1e-3 --pretrain.content 0 --pretrain.tv 0.03 "
+    "--train.steps 1200 --train.lr 1e-3 --train.critic-lr 5e-4 --train.critic-every 1 --train.content 0.5 "
+    "--train.tv 0.3 --train.ema 0.998 --train.schedule cosine --compute.precision bf16 "
+    "--data.patch 64 --data.batch 8 --data.flips --data.workers 0 --data.test-count 0 "
+    "--log.val-every 400 --log.save-every 400 --log.state-every 400"
+)
+TOWARDS = (
+    "--train.mode unpaired --train.steps 0 --data.reference transport --pretrain.steps 4000 --pretrain.lr 4e-3 "
+    "--pretrain.schedule cosine --pretrain.mse 1 --pretrain.content 0 --pretrain.tv 0"
+)
+
+# A way to train -> (the pairs that it sees, its options). "paired" are ceilings: they see the mosaics' own photographs.
+WAYS = {
+    "published game": ("unpaired", GAME),
+    "towards transport": ("unpaired", f"quick {TOWARDS} {SCHEDULE}"),
+    "towards transport, weighted": ("unpaired", f"quick --data.weights semantic {TOWARDS} {SCHEDULE}"),
+    "synthetic pairs": ("unpaired", f"quick {SCHEDULE}"),
+    "synthetic pairs, weighted": ("unpaired", f"quick --data.weights semantic {SCHEDULE}"),
+    "paired, MSE": ("paired", f"quick --train.mode paired {SCHEDULE}"),
+}
+
+
+# --- the datasets ----------------------------------------------------------------------------------------------------
+
+
+def halves(train: Split, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The scenes whose mosaics are trained on, and those whose photographs are, as indices. All splits are disjoint."""
+    count = len(train)
+    if split in ("hash", "swap"):
+        mosaics = unpaired(train, "disjoint", seed=0).raws
+        chosen = np.array([index for index, path in enumerate(train.raws) if path in set(mosaics)])
+    elif split == "name":
+        chosen = np.arange(count // 2)
+    else:
+        chosen = np.random.default_rng(int(split.removeprefix("random"))).permutation(count)[: count // 2]
+    others = np.setdiff1d(np.arange(count), chosen)
+    return (others, chosen) if split == "swap" else (np.sort(chosen), others)
+
+
+def link(files: Sequence[Path], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for file in files:
+        os.symlink(file.resolve(), folder / file.name)
+
+
+def split_pairs(pairs: str, out: Path) -> None:
+    """Link the pairs into the datasets OUT/SPLIT/{unpaired,paired}, of layout "ntire26". Raises `UserError`."""
+    splits = open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
+    if out.exists():
+        raise UserError(f"{out} exists: name another folder")
+    if not splits["val"]:
+        raise UserError(f"{pairs} has no val/ with pairs")
+    for name in SPLITS:
+        mosaics, photographs = halves(splits["train"], name)
+        for kind, shown in (("unpaired", photographs), ("paired", mosaics)):
+            folder = out / name / kind
+            link(splits["train"].take(mosaics).raws, folder / "train" / "raws")
+            link(splits["train"].take(shown).photos, folder / "train" / "jpegs")
+            link(splits["val"].raws, folder / "val" / "raws")
+            link(splits["val"].photos, folder / "val" / "jpegs")
+
+
+# --- the runs --------------------------------------------------------------------------------------------------------
+
+
+def run_name(way: str, split: str, seed: int) -> str:
+    return f"{way.replace(',', '').replace(' ', '-')}-{split}-{seed}"
+
+
+def commands(given: argparse.Namespace, options: Sequence[str]) -> list[str]:
+    """A shell line for each run: train it, then score its last checkpoint. Raises `UserError` as `fit.parse`."""
+    lines = []
+    for way in given.ways:
+        kind, own = WAYS[way]
+        for split in given.splits:
+            data = ("--data.layout", "ntire26", "--data.root", str(given.data / split / kind))
+            for seed in given.seeds:
+                run = ("--run", run_name(way, split, seed), "--runs", given.runs)
+                train = (*own.split(), *data, *options, "--seed", str(seed), *run)
+                last = _last_checkpoint(fit.parse(train)[0])
+                score = ("python", "inference.py", "--checkpoint", last, *run, "--measures", *COLUMNS)
+                lines.append(f"{shlex.join(('python', 'fit.py', *train, '--resume'))} && {shlex.join(score)}")
+    return lines
+
+
+def _last_checkpoint(config: Config) -> str:
+    """The file that a run ends with."""
+    name = f"step_{config.train.steps:07d}" if config.train.steps else "pretrained"
+    return str(Path(config.runs) / config.run / "checkpoints" / f"{name}.pt")
+
+
+def results(given: argparse.Namespace) -> list[str]:
+    """A table in Markdown: for each way and measure, the mean and deviation over splits and seeds, and each split's."""
+    lines = [f"| | {' | '.join(('all', *given.splits))} |", "|---" * (len(given.splits) + 2) + "|"]
+    for column in COLUMNS:
+        digits = MEASURES[column].digits
+        for way in given.ways:
+            found = {split: _scores(given, way, split, column) for split in given.splits}
+            every = [score for scores in found.values() for score in scores]
+            if not every:
+                continue
+            cells = [f"{np.mean(every):.{digits}f} ± {np.std(every):.{digits}f}"]
+            cells += [f"{np.mean(scores):.{digits}f}" if scores else "" for scores in found.values()]
+            lines.append(f"| {MEASURES[column].label}: {way} ({len(every)} runs) | {' | '.join(cells)} |")
+    return lines
+
+
+def _scores(given: argparse.Namespace, way: str, split: str, column: str) -> list[float]:
+    """The score of the last checkpoint of each seed's run, of the runs that have one."""
+    found = []
+    for seed in given.seeds:
+        scored = sorted(
+            (Path(given.runs) / run_name(way, split, seed) / "scores").glob("[ps]*.csv")
+        )  # pretrained, step_
+        table = read_table(scored[-1]) if scored else None
+        found += [table.mean[column]] if table else []
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = options.add_subparsers(dest="step", required=True)
+    splitting = steps.add_parser("split", help="link a set of pairs into datasets")
+    splitting.add_argument("pairs", help="a dataset of layout fujifilm")
+    splitting.add_argument("data", type=Path, help="the folder to make")
+    for name in ("commands", "results"):
+        step = steps.add_parser(name)
+        step.add_argument("data", type=Path, help="the folder that `split` made")
+        step.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="only these")
+        step.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), metavar="S", help="only these")
+        step.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="(0 1 2)")
+        step.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (%(default)s)")
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = options.parse_args(sys.argv[1:end])
+    if given.step == "split":
+        split_pairs(given.pairs, given.data)
+    else:
+        print("\n".join(commands(given, sys.argv[end + 1 :]) if given.step == "commands" else results(given)))
+
+
+if __name__ == "__main__":
+    run_cli(main)

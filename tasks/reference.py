@@ -1,0 +1,102 @@
+"""What is fitted to the training files before training: a colour map, and a camera that records photographs."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import Config
+from data.files import Reader, read_photo
+from data.folders import Split
+from data.noise import estimate_noise
+from data.patches import centre, photo_tensor
+from data.reference import Reference
+from data.synthetic import SyntheticCamera
+from data.transport import (
+    ColorMap,
+    TransportReference,
+    camera_colors,
+    fit_color_map,
+    invert,
+    round_trip_error,
+    sample_colors,
+)
+from errors import UserError
+from training.log import Progress
+
+IMAGES = 512  # at most this many of each side, evenly spaced, give the colours of a map
+NOISY = 64  # at most this many mosaics, evenly spaced, give the noise
+FEWEST = 10  # images of each side: fewer say little about a camera's colours
+SIDE = 1024  # pixels of the central square of a mosaic that is looked at
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The rendering that the content loss and pretraining compare with, and what was fitted for it."""
+
+    reference: Reference | TransportReference
+    camera: SyntheticCamera | None = None  # makes the mosaics of pretraining
+    color_map: ColorMap | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How well things were fitted, for the log; empty if nothing was."""
+        facts = {"color map": self.color_map.describe()} if self.color_map else {}
+        if self.camera:
+            facts["synthetic camera"] = f"noise: shot {self.camera.shot:.2e}, read {self.camera.read:.2e} of white"
+        return facts
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The same in full, for the checkpoints."""
+        parts = {"color_map": self.color_map, "synthetic_camera": self.camera}
+        return {name: dataclasses.asdict(part) for name, part in parts.items() if part}
+
+
+def fit_reference(
+    config: Config, training: Split, reader: Reader, published: Reference, synthetic: bool, quiet: bool = False
+) -> Fitted:
+    """Fit what data.reference needs, and what `synthetic` pairs need, to the training mosaics and photographs.
+
+    It depends on the files and the seed alone, so a resumed run has the same. Raises `UserError` for too few files, and
+    as `fit_color_map` and `estimate_noise` do.
+    """
+    mapped = config.data.reference == "transport"
+    if not (mapped or synthetic):
+        return Fitted(published)
+    raws, photos = (paths[:: -(-len(paths) // IMAGES)] for paths in (training.raws, training.photos))
+    if min(len(raws), len(photos)) < FEWEST:
+        raise UserError(
+            f"a colour map needs at least {FEWEST} mosaics and {FEWEST} photographs, but there are {len(raws)} and "
+            f"{len(photos)}: add files, or train without it (--data.reference published, no synthetic pairs)"
+        )
+    rng = np.random.default_rng(config.seed)
+    with Progress("colours", 0, len(raws) + len(photos), quiet=quiet, unit="image") as progress:
+        demosaiced = (camera_colors(*_demosaic(path, reader, published))[0] for path in raws)
+        camera = sample_colors(_counted(demosaiced, progress, 0), len(raws), rng)
+        shown = (photo_tensor(read_photo(path)) for path in photos)
+        colors = sample_colors(_counted(shown, progress, len(raws)), len(photos), rng)
+    color_map = fit_color_map(camera, colors, config.seed)
+    reference = TransportReference(reader.sensor, published.demosaic, color_map) if mapped else published
+    if not synthetic:
+        return Fitted(reference, None, color_map)
+    inverse = invert(color_map, camera)
+    noisy = (centre(reader.mosaic(path), SIDE) for path in raws[:: -(-len(raws) // NOISY)])
+    shot, read = estimate_noise(noisy, reader.sensor)
+    color_map = dataclasses.replace(color_map, round_trip=round_trip_error(color_map, inverse, colors))
+    return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read), color_map)
+
+
+def _demosaic(path, reader: Reader, published: Reference) -> tuple[Tensor, Any]:
+    digital = torch.from_numpy(centre(reader.mosaic(path), SIDE).astype(np.float32))[None, None]
+    return published.demosaic(digital, reader.sensor.cfa), reader.sensor
+
+
+def _counted(images: Iterable[Tensor], progress: Progress, done: int) -> Iterator[Tensor]:
+    for count, image in enumerate(images, done + 1):
+        progress.update(count)
+        yield image

@@ -1,0 +1,80 @@
+"""Photographs weighted such that their scenes are those of the mosaics: --data.weights semantic."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from config import Config
+from data import weights
+from data.files import Reader, read_photo
+from data.folders import Split
+from data.patches import centre, photo_tensor
+from data.reference import Reference
+from data.transport import camera_colors
+from losses.content import luminance3
+from tasks.features import Networks
+from training.log import Progress
+
+SIZE = 224  # side of what the ViT sees, pixels
+SIDE = 1024  # pixels of the central square of a file that is looked at
+
+
+def weight_photographs(
+    config: Config, training: Split, reader: Reader, published: Reference, networks: Networks, quiet: bool = False
+) -> tuple[Split, dict[str, str]]:
+    """(the split, whose photographs occur in proportion to their weights; what was found, for the log).
+
+    The photographs stay as they are if chance explains how far the two sides' scenes are apart. Raises `UserError` if
+    no weights bring them together.
+    """
+    if config.data.weights == "equal":
+        return training, {}
+    network = networks("vit")
+    if network.provenance.startswith("random"):
+        return training, {"weights": "equal: a ViT with random weights knows no scenes"}
+    photos = tuple(dict.fromkeys(training.photos))
+    with Progress("scenes", 0, len(training.raws) + len(photos), quiet=quiet, unit="image") as progress:
+        demosaiced = (_demosaic(path, reader, published) for path in training.raws)
+        mosaics = _features(_counted(demosaiced, progress, 0), network, networks.device)
+        images = (photo_tensor(centre(read_photo(path), SIDE))[None] for path in photos)
+        pictures = _features(_counted(images, progress, len(training.raws)), network, networks.device)
+    mosaics, pictures = weights.components(mosaics, pictures)
+    chance = weights.chance_of_gap(mosaics, pictures, config.seed)
+    if chance > weights.LEVEL:
+        return training, {"weights": f"equal: chance explains how far the sides' scenes are apart (p = {chance:.3f})"}
+    chosen = weights.balance(pictures, mosaics.mean(0))
+    number = weights.effective_number(chosen)
+    fact = f"semantic (p = {chance:.3f}): as good as {number:.0f} of {len(photos)} photographs of equal weight"
+    weighted = tuple(photos[i] for i in weights.resample(chosen))
+    return dataclasses.replace(training, photos=weighted, coupled=False), {"weights": fact}
+
+
+def _demosaic(path: Path, reader: Reader, published: Reference) -> Tensor:
+    digital = torch.from_numpy(centre(reader.mosaic(path), SIDE).astype(np.float32))[None, None]
+    return camera_colors(published.demosaic(digital, reader.sensor.cfa), reader.sensor)
+
+
+@torch.no_grad()
+def _features(images: Iterable[Tensor], network: nn.Module, device: torch.device) -> np.ndarray:
+    """The ViT's mean token for images (1, 3, H, W) in [0, 1], of any sizes: (N, D)."""
+    seen = (network(rank_equalised(image).to(device)).mean(1) for image in images)
+    return torch.cat([features.float().cpu() for features in seen]).double().numpy()
+
+
+def rank_equalised(image: Tensor) -> Tensor:
+    """Luminance whose values are replaced by their ranks: what tone and exposure do not change, (1, 3, SIZE, SIZE)."""
+    small = F.interpolate(image, (SIZE, SIZE), mode="area")
+    grey = luminance3(small)[:, :1]
+    ranks = grey.flatten().argsort().argsort().to(grey.dtype) / (grey.numel() - 1)
+    return ranks.view_as(grey).expand(-1, 3, -1, -1)
+
+
+def _counted(images: Iterable[Tensor], progress: Progress, done: int) -> Iterator[Tensor]:
+    for count, image in enumerate(images, done + 1):
+        progress.update(count)
+        yield image

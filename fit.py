@@ -52,7 +52,6 @@ RESUMABLE = {
     "log",
 }
 
-
 # How PyTorch reports what a user can mend, and the sentence for it.
 RUNTIME_ERRORS = {
     "DefaultCPUAllocator": "the memory is full: lower --data.batch, --data.patch or --data.workers",
@@ -187,14 +186,15 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
     """
     isp.check_names(config)
+    isp.refuse_unused_fits(config)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
-    files = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file
-    root = "data.root" in given and data.root
+    files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root
     unused = [name for name in given if name in isp.unused_weights(config)]
     textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
     convolutional = textures or ("color" in critics and train.color_critic == "image")
-    vit, paired = "color" in critics and train.color_critic == "vit", find_mode(train.mode).needs_pairs
+    vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
+    with_lpips = "lpips" in mode.stage("train").terms
     seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
     for ineffective, sentence in (
         (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
@@ -213,10 +213,10 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
             "released.untrained_fc1" in given and not convolutional,
             "--released.untrained-fc1: no critic has a layer fc1",
         ),
-        ("released.swapped_lpips" in given and not paired, f"mode {train.mode} does not train with LPIPS+"),
-        ("released.luminance_content" in given and not paired, f"mode {train.mode} compares luminance already"),
+        ("released.swapped_lpips" in given and not with_lpips, f"mode {train.mode} does not train with LPIPS+"),
+        ("released.luminance_content" in given and not with_lpips, f"mode {train.mode} compares luminance already"),
         (
-            "released.permutation" in given and (paired or data.unpaired != "shuffled"),
+            "released.permutation" in given and (mode.needs_pairs or data.unpaired != "shuffled"),
             "--released.permutation is for --data.unpaired shuffled in mode unpaired",
         ),
         (

@@ -95,7 +95,7 @@ def cached_files(split: Split, files: Files, cache: str, folder: Path, draws: in
         raise UserError(f"unknown cache '{cache}'; known are: {', '.join(CACHES)}")
     if cache == "memory" and processes > 1:
         raise UserError("--data.cache memory needs a copy for each process; several processes share --data.cache disk")
-    if cache == "off" or (cache == "auto" and draws < 2 * max(len(split.raws), len(split.photos))):
+    if cache == "off" or (cache == "auto" and draws < 2 * max(len(split.raws), len(set(split.photos)))):
         return files
     index = folder / f"decoded-{_digest(split, files.reader)}.json"
     if cache in ("auto", "disk") and (stored := _open(split, files.reader, index)):
@@ -173,7 +173,7 @@ def _open(split: Split, reader: Reader, index: Path) -> OnDisk | None:
 
 def _digest(split: Split, reader: Reader) -> str:
     """A hash of all that decides a cache's content: the files, their dates and content, and how they are read."""
-    paths = (*split.raws, *split.photos)
+    paths = {*split.raws, *split.photos}
     states = {(str(path.absolute()), path.stat().st_mtime_ns, storage.fingerprint(path)) for path in paths}
     return hashlib.sha256(repr((sorted(states), FORMAT, astuple(reader))).encode()).hexdigest()[:16]
 

@@ -11,7 +11,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
-from scipy.spatial import Delaunay
+from scipy.spatial import Delaunay, QhullError
 from scipy.stats import special_ortho_group
 from torch import Tensor
 
@@ -110,9 +110,10 @@ def fit_color_map(camera: np.ndarray, photographs: np.ndarray, seed: int = 0) ->
     moved = transport(camera, photographs, ROUNDS, rng)
     coefficients, *_ = np.linalg.lstsq(_design(camera, DEGREE), moved, rcond=None)
     fitted = ColorMap(tuple(map(tuple, coefficients.tolist())))
-    directions = special_ortho_group.rvs(3, size=DIRECTIONS, random_state=rng)[:, 0]
-    before = sliced_distance(camera, photographs, directions)
-    after = sliced_distance(fitted.of_pixels(camera).clip(0, 1), photographs, directions)
+    directions = torch.from_numpy(special_ortho_group.rvs(3, size=DIRECTIONS, random_state=rng)[:, 0])
+    mapped = fitted.of_pixels(camera).clip(0, 1)
+    own, mapped, wanted = (torch.from_numpy(colors) for colors in (camera, mapped, photographs))
+    before, after = sliced_distance(own, wanted, directions), sliced_distance(mapped, wanted, directions)
     if not after < before:
         raise UserError(
             f"no colour map brings the mosaics nearer to the photographs (distance {before:.4f} before, {after:.4f} "
@@ -153,11 +154,15 @@ def transport(source: np.ndarray, target: np.ndarray, rounds: int, rng: np.rando
     return moved
 
 
-def sliced_distance(x: np.ndarray, y: np.ndarray, directions: np.ndarray) -> float:
-    """Sliced Wasserstein-1 distance of points (P, 3) and (Q, 3) along unit vectors (K, 3), by 1,000 quantiles each."""
-    levels = (np.arange(1000) + 0.5) / 1000
-    pairs = zip((x @ directions.T).T, (y @ directions.T).T, strict=True)
-    return float(np.mean([np.abs(quantiles(a, levels) - quantiles(b, levels)) for a, b in pairs]))
+def sliced_distance(x: Tensor, y: Tensor, directions: Tensor, quantiles: int = 200) -> float:
+    """Sliced Wasserstein-1 distance of points (N, C) and (M, C) along unit vectors `directions` (K, C).
+
+    Along each direction, the sorted projections are compared at `quantiles` evenly spaced quantiles.
+    """
+    levels = (torch.arange(quantiles) + 0.5) / quantiles
+    projections = [(points @ directions.T).sort(0).values for points in (x, y)]
+    first, second = (projected[(levels * len(projected)).long()] for projected in projections)
+    return float((first - second).abs().mean())
 
 
 def quantiles(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -169,7 +174,11 @@ def _extrapolated_share(colors: np.ndarray) -> float:
     """The share of the colour cube outside the convex hull of the colours that the map was fitted to."""
     axis = np.linspace(0, 1, GRID)
     cube = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    return float((Delaunay(colors[:: max(1, len(colors) // 5000)]).find_simplex(cube) < 0).mean())
+    try:
+        hull = Delaunay(colors[:: max(1, len(colors) // 5000)])
+    except QhullError:  # the colours lie in a plane, such as those of grey photographs: their hull has no volume
+        return 1.0
+    return float((hull.find_simplex(cube) < 0).mean())
 
 
 def _folded_share(color_map: ColorMap, colors: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.transport import sliced_distance
 from errors import UserError
 from evaluation.metrics import MEASURES, Function, Measure, to_8_bit
 from losses.content import luminance3
@@ -169,17 +170,6 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     x, y = x.double(), y.double()
     within = [((a @ a.T / a.shape[1] + 1) ** 3).fill_diagonal_(0).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
     return float(sum(within) - 2 * ((x @ y.T / x.shape[1] + 1) ** 3).mean())
-
-
-def sliced_distance(x: Tensor, y: Tensor, directions: Tensor, quantiles: int = 200) -> float:
-    """Sliced Wasserstein-1 distance of points (N, C) and (M, C) along unit vectors `directions` (K, C).
-
-    Along each direction, the sorted projections are compared at `quantiles` evenly spaced quantiles.
-    """
-    levels = (torch.arange(quantiles) + 0.5) / quantiles
-    projections = [(points @ directions.T).sort(0).values for points in (x, y)]
-    first, second = (projected[(levels * len(projected)).long()] for projected in projections)
-    return float((first - second).abs().mean())
 
 
 def lab(rgb: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
         data.layout, data.root, data.raw, data.photos, data.pairs, data.val_count, data.test_count, data.exclude
     )
     sensor = Sensor(data.cfa, data.black_level, data.white_level)
-    for folder in (data.root, *((Path(data.raw).absolute().parents[1],) if data.raw else ())):
-        if folder:
-            _check_simulated(Path(folder) / "camera.json", sensor)
+    # data.simulate writes camera.json into the root, two folders above the mosaics.
+    for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
+        _check_simulated(folder / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width))
     return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
 

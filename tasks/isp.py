@@ -124,6 +124,22 @@ def unused_weights(config: Config) -> list[str]:
     return unused
 
 
+def refuse_unused_fits(config: Config) -> None:
+    """Raise `UserError` if the fitted colour map, synthetic pretraining or weights would have no effect."""
+    mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
+    pretrains, terms = pretrain.steps > 0 and not config.init, mode.stage("train").terms.items()
+    compared = pretrains and pretrain.data == "mosaics" and (pretrain.content > 0 or pretrain.mse > 0)
+    compared |= train.steps > 0 and any(other == "reference" and getattr(train, name) > 0 for name, (_, other) in terms)
+    synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
+    for unused, sentence in (
+        (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
+        (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
+        (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
+    ):
+        if unused:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
 def build_generator(model: str, init: str, cfa: str = "") -> tuple[str, nn.Module]:
     """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is.
 

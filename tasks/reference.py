@@ -1,8 +1,8 @@
 """What is fitted to the training files before training: a colour map, and a camera that records photographs."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,17 +69,17 @@ def fit_reference(
     if not (mapped or synthetic):
         return Fitted(published)
     raws, photos = (paths[:: -(-len(paths) // IMAGES)] for paths in (training.raws, training.photos))
-    if min(len(raws), len(photos)) < FEWEST:
+    if min(len(raws), len(set(photos))) < FEWEST:
         raise UserError(
             f"a colour map needs at least {FEWEST} mosaics and {FEWEST} photographs, but there are {len(raws)} and "
-            f"{len(photos)}: add files, or train without it (--data.reference published, no synthetic pairs)"
+            f"{len(set(photos))}: add files, or train without it (--data.reference published, no synthetic pairs)"
         )
     rng = np.random.default_rng(config.seed)
     with Progress("colours", 0, len(raws) + len(photos), quiet=quiet, unit="image") as progress:
-        demosaiced = (camera_colors(*_demosaic(path, reader, published))[0] for path in raws)
-        camera = sample_colors(_counted(demosaiced, progress, 0), len(raws), rng)
-        shown = (photo_tensor(read_photo(path)) for path in photos)
-        colors = sample_colors(_counted(shown, progress, len(raws)), len(photos), rng)
+        demosaiced = (camera_image(path, reader, published)[0] for path in progress.over(raws))
+        camera = sample_colors(demosaiced, len(raws), rng)
+        shown = (photo_tensor(read_photo(path)) for path in progress.over(photos))
+        colors = sample_colors(shown, len(photos), rng)
     color_map = fit_color_map(camera, colors, config.seed)
     reference = TransportReference(reader.sensor, published.demosaic, color_map) if mapped else published
     if not synthetic:
@@ -91,12 +91,7 @@ def fit_reference(
     return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read), color_map)
 
 
-def _demosaic(path, reader: Reader, published: Reference) -> tuple[Tensor, Any]:
+def camera_image(path: Path, reader: Reader, published: Reference) -> Tensor:
+    """The camera colours (1, 3, H, W) of the centre of a mosaic, demosaiced as the published rendering is."""
     digital = torch.from_numpy(centre(reader.mosaic(path), SIDE).astype(np.float32))[None, None]
-    return published.demosaic(digital, reader.sensor.cfa), reader.sensor
-
-
-def _counted(images: Iterable[Tensor], progress: Progress, done: int) -> Iterator[Tensor]:
-    for count, image in enumerate(images, done + 1):
-        progress.update(count)
-        yield image
+    return camera_colors(published.demosaic(digital, reader.sensor.cfa), reader.sensor)

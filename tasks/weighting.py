@@ -1,12 +1,11 @@
 """Photographs weighted such that their scenes are those of the mosaics: --data.weights semantic."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from config import Config
@@ -15,13 +14,12 @@ from data.files import Reader, read_photo
 from data.folders import Split
 from data.patches import centre, photo_tensor
 from data.reference import Reference
-from data.transport import camera_colors
 from losses.content import luminance3
 from tasks.features import Networks
+from tasks.reference import IMAGES, SIDE, camera_image
 from training.log import Progress
 
 SIZE = 224  # side of what the ViT sees, pixels
-SIDE = 1024  # pixels of the central square of a file that is looked at
 
 
 def weight_photographs(
@@ -34,15 +32,15 @@ def weight_photographs(
     """
     if config.data.weights == "equal":
         return training, {}
-    network = networks("vit")
-    if network.provenance.startswith("random"):
+    if networks("vit").provenance.startswith("random"):
         return training, {"weights": "equal: a ViT with random weights knows no scenes"}
     photos = tuple(dict.fromkeys(training.photos))
-    with Progress("scenes", 0, len(training.raws) + len(photos), quiet=quiet, unit="image") as progress:
-        demosaiced = (_demosaic(path, reader, published) for path in training.raws)
-        mosaics = _features(_counted(demosaiced, progress, 0), network, networks.device)
-        images = (photo_tensor(centre(read_photo(path), SIDE))[None] for path in photos)
-        pictures = _features(_counted(images, progress, len(training.raws)), network, networks.device)
+    raws, tokens = training.raws[:: -(-len(training.raws) // IMAGES)], networks.function("vit")
+    with Progress("scenes", 0, len(raws) + len(photos), quiet=quiet, unit="image") as progress:
+        demosaiced = (camera_image(path, reader, published) for path in progress.over(raws))
+        mosaics = _features(demosaiced, tokens, networks.device)
+        images = (photo_tensor(centre(read_photo(path), SIDE))[None] for path in progress.over(photos))
+        pictures = _features(images, tokens, networks.device)
     mosaics, pictures = weights.components(mosaics, pictures)
     chance = weights.chance_of_gap(mosaics, pictures, config.seed)
     if chance > weights.LEVEL:
@@ -54,15 +52,10 @@ def weight_photographs(
     return dataclasses.replace(training, photos=weighted, coupled=False), {"weights": fact}
 
 
-def _demosaic(path: Path, reader: Reader, published: Reference) -> Tensor:
-    digital = torch.from_numpy(centre(reader.mosaic(path), SIDE).astype(np.float32))[None, None]
-    return camera_colors(published.demosaic(digital, reader.sensor.cfa), reader.sensor)
-
-
 @torch.no_grad()
-def _features(images: Iterable[Tensor], network: nn.Module, device: torch.device) -> np.ndarray:
+def _features(images: Iterable[Tensor], tokens: Callable[[Tensor], Tensor], device: torch.device) -> np.ndarray:
     """The ViT's mean token for images (1, 3, H, W) in [0, 1], of any sizes: (N, D)."""
-    seen = (network(rank_equalised(image).to(device)).mean(1) for image in images)
+    seen = (tokens(rank_equalised(image).to(device)).mean(1) for image in images)
     return torch.cat([features.float().cpu() for features in seen]).double().numpy()
 
 
@@ -72,9 +65,3 @@ def rank_equalised(image: Tensor) -> Tensor:
     grey = luminance3(small)[:, :1]
     ranks = grey.flatten().argsort().argsort().to(grey.dtype) / (grey.numel() - 1)
     return ranks.view_as(grey).expand(-1, 3, -1, -1)
-
-
-def _counted(images: Iterable[Tensor], progress: Progress, done: int) -> Iterator[Tensor]:
-    for count, image in enumerate(images, done + 1):
-        progress.update(count)
-        yield image

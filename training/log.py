@@ -7,10 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from tqdm import tqdm
 import storage
 from errors import UserError
 
+T = TypeVar("T")
 DIVERGED = (
     "training has diverged. The last saved state is untouched. Try a lower learning rate or a larger gamma, or check "
     "the data"
@@ -195,7 +196,7 @@ class Progress:
     INTERVAL = 20.0  # seconds between lines
 
     def __init__(self, stage: str, done: int, steps: int, unit: str = "step", quiet: bool = False, **notes: float):
-        self.quiet = quiet
+        self.quiet, self.done = quiet, done
         self.stage, self.first, self.steps, self.unit, self.note = stage, done, steps, unit, _notes(notes)
         self.start = self.printed = time.monotonic()
         terminal = sys.stderr.isatty() and not quiet
@@ -216,6 +217,13 @@ class Progress:
                 done, self.steps, now - self.start, ncols=0, prefix=self.stage, unit=self.unit, initial=self.first
             )
             say(f"{meter} {self.note}".rstrip())
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, each counted as a step when it has come."""
+        for item in items:
+            self.done += 1
+            self.update(self.done)
+            yield item
 
     def __enter__(self) -> "Progress":
         return self

@@ -10,6 +10,7 @@ from data.transport import (
     TransportReference,
     camera_colors,
     fit_color_map,
+    invert,
     monomials,
     quantiles,
     sample_colors,
@@ -41,7 +42,8 @@ def test_a_cubic_has_twenty_terms_and_evaluates_each():
 
 def test_transport_gives_the_target_distribution():
     source, target, rng = colors(20_000, 0) ** 2, colors(15_000, 1) @ MATRIX.T, np.random.default_rng(0)
-    moved, directions = transport(source, target, 10, rng), np.eye(3)
+    moved, directions = torch.from_numpy(transport(source, target, 10, rng)), torch.eye(3, dtype=torch.float64)
+    source, target = torch.from_numpy(source), torch.from_numpy(target)
     assert sliced_distance(moved, target, directions) < 0.05 * sliced_distance(source, target, directions)
 
 
@@ -66,6 +68,15 @@ def test_a_map_that_folds_is_told():
     assert module._folded_share(mirrored, camera) == 1
     plain = ColorMap(((0.0, 0.0, 0.0), (1.0, 0, 0), (0, 1.0, 0), (0, 0, 1.0)), degree=1)
     assert module._folded_share(plain, camera) == 0
+
+
+def test_grey_photographs_have_a_map_that_cannot_be_undone():
+    """Their colours lie on a line, whose hull has no volume."""
+    grey = np.repeat(colors(4000, 1)[:, :1], 3, axis=1)
+    fitted = fit_color_map(colors(4000, 0), grey)
+    assert fitted.after < fitted.before
+    assert invert(fitted, colors(4000, 0)).extrapolated > 0.9
+    assert fit_color_map(grey, colors(4000, 0)).extrapolated == 1
 
 
 @pytest.mark.parametrize("side", ("mosaics", "photographs"))

@@ -12,7 +12,7 @@ from data.folders import Split
 from errors import UserError
 from pretrained.zoo import open_checkpoint
 from tasks import isp, weighting
-from tasks.data import open_data
+from tasks.data import _check_simulated, open_data
 from tasks.features import Networks
 from training.distributed import ALONE
 
@@ -89,6 +89,22 @@ def test_random_weights_know_no_scenes(config):
     assert task.provenance["weights"] == "equal: a ViT with random weights knows no scenes"
 
 
+@pytest.mark.parametrize("precision", ("float32", "bf16"))
+def test_the_vit_is_used_in_the_precision_of_the_run(config, precision):
+    config = vary(config, data={"weights": "semantic"}, compute={"precision": precision})
+    networks = Networks(config, CPU)
+    networks("vit").provenance = "pretrained (x)"
+    splits, reader, reference = open_data(config)
+    _, facts = weighting.weight_photographs(config, splits["train"], reader, reference, networks, quiet=True)
+    assert "p = 0." in facts["weights"]
+
+
+def test_a_folder_of_mosaics_may_lie_at_the_root(cheap_config):
+    with pytest.raises(UserError, match="no folder /absent"):
+        open_data(vary(cheap_config, data={"layout": "folders", "root": "", "raw": "/absent", "photos": "/absent"}))
+    _check_simulated(Path("/absent").parent.parent / "camera.json", open_data(cheap_config)[1].sensor)
+
+
 @pytest.mark.parametrize("differ", (True, False))
 def test_photographs_are_weighted_if_the_scenes_differ(config, monkeypatch, differ):
     raws, photos = (
@@ -120,3 +136,39 @@ def stand_in(*sides):
         return np.array(kinds)[:, None] * np.array([[1.0, 0.0]]) + rng.normal(size=(len(kinds), 2)) * [0.3, 1.0]
 
     return features
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["quick", "--data.reference", "transport"], "no stage compares with --data.reference"),
+        (
+            ["--data.reference", "transport", "--pretrain.data", "synthetic", "--train.content", "0"],
+            "no stage compares with --data.reference",
+        ),
+        (["--train.mode", "paired", "--data.weights", "semantic"], "mode paired draws pairs, without --data.weights"),
+        (["--pretrain.steps", "0", "--pretrain.data", "synthetic"], "there is no pretraining for --pretrain.data"),
+        (["--init", "x.pt", "--pretrain.schedule", "cosine"], "there is no pretraining for --pretrain.data"),
+    ),
+)
+def test_a_setting_without_effect_is_refused(arguments, message):
+    with pytest.raises(UserError, match=f"a setting has no effect: {message}"):
+        fit.parse(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ["--data.reference", "transport"],
+        ["--data.reference", "transport", "--train.content", "0"],
+        ["quick", "--train.lpips", "1", "--released.swapped-lpips"],
+        ["quick", "--train.content", "1", "--released.luminance-content"],
+        ["quick", "--data.weights", "semantic"],
+        ["--train.mode", "paired", "--data.reference", "transport", "--pretrain.schedule", "cosine"],
+    ),
+)
+def test_a_setting_with_an_effect_is_taken(arguments):
+    fit.parse(arguments)

@@ -12,30 +12,44 @@ from torch import Tensor
 from data.cache import Files
 from data.folders import Split
 from data.patches import Patches, flip, generator_of, photo_tensor, random_window
-from data.sensor import CHANNELS, Sensor, offsets
+from data.sensor import Cfa, Sensor
 from data.transport import GAMMA, ColorMap
+from data.unprocess import expose
+from errors import UserError
 
 
 @dataclass(frozen=True)
 class SyntheticCamera:
-    """Records photographs as mosaics of a sensor. The variance of the noise is shot * signal + read."""
+    """Records photographs as mosaics of a sensor. The variance of the noise is shot * signal + read.
+
+    Raises `UserError` for a sensor of more than 16 bits.
+    """
 
     sensor: Sensor
     inverse: ColorMap  # sRGB -> camera colours, as data.transport.camera_colors has them
     shot: float
     read: float
 
-    def expose(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __post_init__(self) -> None:
+        if self.white > 65535:
+            raise UserError(f"synthetic mosaics have 16 bits, but the white level is {self.white:g}")
+
+    @property
+    def cfa(self) -> Cfa:
+        return self.sensor.cfa
+
+    @property
+    def black(self) -> tuple[float, float, float, float]:
+        return self.sensor.black_level
+
+    @property
+    def white(self) -> float:
+        return self.sensor.white_level
+
+    def record(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """sRGB (H, W, 3) uint8, of even sides -> a mosaic (H, W) uint16, digital numbers."""
         colors = self.inverse.of_pixels(photo.reshape(-1, 3) / 255.0).reshape(photo.shape)
-        linear, white = colors.clip(0, 1) ** GAMMA, self.sensor.white_level
-        mosaic, where = np.empty(photo.shape[:2]), offsets(self.sensor.cfa)
-        for channel, black in zip(CHANNELS, self.sensor.black_level, strict=True):
-            row, column = where[channel]
-            signal = linear[row::2, column::2, "RGB".index(channel[0])]
-            noisy = signal + rng.normal(size=signal.shape) * np.sqrt(self.shot * signal + self.read)
-            mosaic[row::2, column::2] = black + noisy * (white - black)
-        return mosaic.round().clip(0, white).astype(np.uint16)
+        return expose(colors.clip(0, 1) ** GAMMA, self, rng)
 
 
 class SyntheticPatches(Patches):
@@ -54,5 +68,5 @@ class SyntheticPatches(Patches):
         photo, rng = self.files.photo(path), generator_of(self.seed, self.stage, 2, k)
         window, mirror = random_window(photo.shape, self.patch, rng, path, even=False), self._mirror(rng)
         target = flip(photo[window], *mirror)
-        mosaic = self.files.reader.mosaic_tensor(self.camera.expose(target, rng))
+        mosaic = self.files.reader.mosaic_tensor(self.camera.record(target, rng))
         return {"mosaic": mosaic, "target": photo_tensor(target)}

@@ -6,6 +6,7 @@ gamma, colour matrix and gains, then mosaic, noise and quantisation.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -144,9 +145,19 @@ def mosaic(image: np.ndarray, cfa: Cfa) -> np.ndarray:
     return raw
 
 
-def black_levels(camera: Camera) -> np.ndarray:
-    """Black levels (2, 2), int, at the four sites of the CFA."""
-    levels = np.empty((2, 2), int)
+class Recording(Protocol):
+    """What `expose` needs of a camera, such as `Camera`."""
+
+    cfa: Cfa
+    black: tuple[float, float, float, float]  # of R, Gr, Gb, B, in digital numbers
+    white: float
+    shot: float
+    read: float
+
+
+def black_levels(camera: Recording) -> np.ndarray:
+    """Black levels (2, 2), at the four sites of the CFA."""
+    levels = np.empty((2, 2))
     for name, black in zip(CHANNELS, camera.black, strict=True):
         levels[offsets(camera.cfa)[name]] = black
     return levels
@@ -157,12 +168,12 @@ def add_noise(raw: np.ndarray, shot: float, read: float, rng: np.random.Generato
     return raw + rng.normal(size=raw.shape) * np.sqrt(shot * raw + read)
 
 
-def quantise(raw: np.ndarray, camera: Camera) -> np.ndarray:
+def quantise(raw: np.ndarray, camera: Recording) -> np.ndarray:
     """(H, W) in [0, 1] -> uint16 in [0, white]: 0 becomes the black level of its site, 1 the white level."""
     black = np.tile(black_levels(camera), (raw.shape[0] // 2, raw.shape[1] // 2))
     return np.clip(np.rint(black + raw * (camera.white - black)), 0, camera.white).astype(np.uint16)
 
 
-def expose(linear: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+def expose(linear: np.ndarray, camera: Recording, rng: np.random.Generator) -> np.ndarray:
     """Linear camera RGB (H, W, 3) in [0, 1], H and W even -> the stored mosaic (H, W), uint16."""
     return quantise(add_noise(mosaic(linear, camera.cfa), camera.shot, camera.read, rng), camera)

@@ -10,6 +10,7 @@ from data.folders import Split
 from data.sensor import Sensor
 from data.synthetic import SyntheticCamera, SyntheticPatches
 from data.transport import GAMMA, ColorMap, camera_colors, fit_color_map, invert, round_trip_error
+from errors import UserError
 
 SENSOR = Sensor("gbrg", (58.0, 60.0, 61.0, 62.0), 1023.0)
 IDENTITY = ColorMap(((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), degree=1)
@@ -21,7 +22,7 @@ def camera(inverse: ColorMap = IDENTITY, shot: float = 0.0, read: float = 0.0) -
 
 def test_each_site_records_its_colour_above_its_black_level():
     photo = np.tile(np.array([51, 102, 204], np.uint8), (4, 6, 1))
-    mosaic = camera().expose(photo, np.random.default_rng(0))
+    mosaic = camera().record(photo, np.random.default_rng(0))
     red, green, blue = (np.array([51, 102, 204]) / 255) ** GAMMA
     expected = [[61 + green * 962, 62 + blue * 961], [58 + red * 965, 60 + green * 963]]  # Gb B / R Gr
     assert mosaic.dtype == np.uint16 and (mosaic == np.tile(np.round(expected), (2, 3))).all()
@@ -30,7 +31,7 @@ def test_each_site_records_its_colour_above_its_black_level():
 def test_what_a_camera_records_is_rendered_as_the_photograph():
     """Black levels, gamma and CFA order cancel: demosaiced by hand, the colours come back."""
     photo = np.random.default_rng(0).integers(0, 256, (1, 1, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    mosaic = camera().expose(photo, np.random.default_rng(0)).astype(np.float32)
+    mosaic = camera().record(photo, np.random.default_rng(0)).astype(np.float32)
     demosaiced = torch.tensor([mosaic[1, 0], (mosaic[0, 0] + mosaic[1, 1]) / 2, mosaic[0, 1]]).view(1, 3, 1, 1)
     found = 255 * camera_colors(demosaiced, SENSOR).flatten()
     torch.testing.assert_close(found, torch.from_numpy(photo[0, 0]).float(), atol=1.5, rtol=0)
@@ -39,7 +40,7 @@ def test_what_a_camera_records_is_rendered_as_the_photograph():
 def test_the_noise_has_the_variance_that_is_asked_for():
     photo = np.full((400, 400, 3), 188, np.uint8)
     signal, rng = (188 / 255) ** GAMMA, np.random.default_rng(0)
-    mosaic = camera(shot=1e-3, read=1e-4).expose(photo, rng)[0::2, 1::2].astype(float)  # the sites of blue
+    mosaic = camera(shot=1e-3, read=1e-4).record(photo, rng)[0::2, 1::2].astype(float)  # the sites of blue
     assert mosaic.std() / 961 == pytest.approx((1e-3 * signal + 1e-4) ** 0.5, rel=0.02)
 
 
@@ -47,8 +48,13 @@ def test_values_are_clipped_as_the_camera_clips():
     bright = ColorMap(((2.0, 2.0, 2.0), *[(0.0, 0.0, 0.0)] * 3), degree=1)
     dark = ColorMap(((-1.0, -1.0, -1.0), *[(0.0, 0.0, 0.0)] * 3), degree=1)
     photo = np.zeros((4, 4, 3), np.uint8)
-    assert (camera(bright, read=1e-3).expose(photo, np.random.default_rng(0)) <= 1023).all()
-    assert (camera(dark).expose(photo, np.random.default_rng(0))[1::2, 0::2] == 58).all()
+    assert (camera(bright, read=1e-3).record(photo, np.random.default_rng(0)) <= 1023).all()
+    assert (camera(dark).record(photo, np.random.default_rng(0))[1::2, 0::2] == 58).all()
+
+
+def test_a_sensor_of_more_than_16_bits_is_refused():
+    with pytest.raises(UserError, match="synthetic mosaics have 16 bits, but the white level is 70000"):
+        SyntheticCamera(Sensor("rggb", (0.0,) * 4, 70000.0), IDENTITY, 0.0, 0.0)
 
 
 def test_a_fitted_map_can_be_inverted():

@@ -17,7 +17,6 @@ _NAMES = (
 _NO_PROCESS = (errno.EAGAIN, errno.E2BIG, errno.ENOMEM)  # why no process can be started
 _REFUSALS = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 
-
 _SHARED_MEMORY = (
     "the shared memory (/dev/shm) is too small for the processes that read patches: enlarge it (docker run --shm-size) "
     "or set --data.workers 0"

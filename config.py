@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from data.sensor import SENSORS, Cfa
+from data.sensor import SENSORS, Cfa, Normalisation
 from errors import UserError
 
 _FUJIFILM = SENSORS["fujifilm"]
@@ -55,6 +55,9 @@ class Data:
     """Black level of R, Gr, Gb, B, in digital numbers (released code; its RMFA-Net takes 63 for each)."""
     white_level: float = _FUJIFILM.white_level
     """White level in digital numbers: 1023 for 10 bits."""
+    normalise: Normalisation = "off"
+    """What light and exposure are undone by, file by file: as_shot (noted by the camera, otherwise estimated), exposure
+    (alone), gray_world (estimated from the image), off (paper). docs/beyond.md has the table of notes."""
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
     reference: Literal["published", "transport"] = "published"

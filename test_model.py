@@ -26,7 +26,6 @@ from config import config as default
 from data.files import Reader
 from data.folders import mosaics, open_dataset
 from data.notes import note
-from data.reference import Reference, find_demosaicer
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
 from evaluation import protocols, rendering
@@ -36,7 +35,7 @@ from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, read_history, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
 from pretrained import zoo
-from tasks.data import note_trained_on, open_data
+from tasks.data import note_trained_on, open_data, open_reference
 from tasks.device import choose_device
 from tasks.model import Model, open_model
 from tasks.scoring import build_measures
@@ -153,12 +152,12 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
         tuple(given.black_level or known.black_level),
         known.white_level if given.white_level is None else given.white_level,
     )
-    reader = Reader(sensor, (given.raw_height or 0, given.raw_width or 0))
+    reader = Reader(sensor, (given.raw_height or 0, given.raw_width or 0), subject.model.normalisation)
     split = mosaics(Path(given.input))
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
-    demosaic = find_demosaicer((subject.config or default).data.demosaic)
-    return RenderSet(split, reader, Reference(sensor, demosaic), given.input)
+    reference = open_reference(reader, (subject.config or default).data.demosaic)
+    return RenderSet(split, reader, reference, given.input)
 
 
 def open_candidates(
@@ -168,6 +167,7 @@ def open_candidates(
     folder, camera = _output_folder(given, subject), render_set.reader.sensor
 
     def build(label: str, target: Path, model: Model, path: Path) -> Candidate:
+        model.check_normalised(render_set.reader.normalisation)
         sensor = camera if given.black_level else model.levels_for(camera)  # the user's levels override a model's own
         parameters = sum(parameter.numel() for parameter in model.generator.parameters())
         sha256 = storage.sha256_of(path)

@@ -21,7 +21,8 @@ from common import alternate, label, machine, parser, ratios, report, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.sensor import PACKED_CHANNELS, SENSORS, prepare
+from data.inputs import PACKED_CHANNELS, prepare
+from data.sensor import SENSORS
 from errors import run_cli
 from models import MODELS, build_model, model_spec
 from tasks.device import choose_device

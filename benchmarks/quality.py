@@ -4,8 +4,8 @@ python benchmarks/quality.py split PAIRS DATA                 link the pairs int
 python benchmarks/quality.py commands DATA [-- OPTION ...]    print a line for each run: way x split x seed
 python benchmarks/quality.py results DATA                     the table of all runs that are trained and scored
 
-PAIRS is a dataset of layout "fujifilm" with train/ and val/. The options after -- are those of the camera and of the
-frozen networks, for all runs.
+PAIRS is a dataset of layout "fujifilm" with train/ and val/, DATA a folder to make. The options after -- are those of
+the camera and of the frozen networks, for all runs.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 
 import fit
 from config import Config
+from data.conditions import tables_of
 from data.folders import Split, open_dataset, unpaired
 from errors import UserError, run_cli
 from evaluation.metrics import MEASURES
@@ -48,14 +49,28 @@ WAYS = {
     "synthetic pairs": ("unpaired", f"quick {SCHEDULE}"),
     "synthetic pairs, weighted": ("unpaired", f"quick --data.weights semantic {SCHEDULE}"),
     "paired, MSE": ("paired", f"quick --train.mode paired {SCHEDULE}"),
+    "paired, Eq. 10": ("paired", f"{GAME} --train.mode paired --train.content 1 --train.tv 1"),
 }
+# The same for cameras whose light and exposure change from scene to scene (data/conditions.py, data/context.py).
+for kind in ("exposure", "gray_world", "as_shot"):
+    for way in ("synthetic pairs", "paired, MSE"):
+        WAYS[f"{way}, {kind}"] = (WAYS[way][0], f"{WAYS[way][1]} --data.normalise {kind}")
+WAYS["towards transport, as_shot"] = ("unpaired", f"{WAYS['towards transport'][1]} --data.normalise as_shot")
+for way in ("paired, MSE", "paired, MSE, as_shot", "synthetic pairs, as_shot"):
+    WAYS[f"{way}, context"] = (WAYS[way][0], f"{WAYS[way][1]} --model efficient-context")
 
 
 # --- the datasets ----------------------------------------------------------------------------------------------------
 
 
-def halves(train: Split, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The scenes whose mosaics are trained on, and those whose photographs are, as indices. All splits are disjoint."""
+def halves(train: Split, split: str, group: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs whose mosaics are trained on, and those whose photographs are, as indices. All splits are disjoint.
+
+    Neighbouring pairs, `group` of them, are parts of one photograph and stay together.
+    """
+    if group > 1:
+        sides = halves(train.take(range(0, len(train), group)), split)
+        return tuple((group * firsts[:, None] + np.arange(group)).ravel() for firsts in sides)
     count = len(train)
     if split in ("hash", "swap"):
         mosaics = unpaired(train, "disjoint", seed=0).raws
@@ -69,26 +84,30 @@ def halves(train: Split, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def link(files: Sequence[Path], folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         os.symlink(file.resolve(), folder / file.name)
 
 
-def split_pairs(pairs: str, out: Path) -> None:
+def split_pairs(pairs: str, out: Path, group: int) -> None:
     """Link the pairs into the datasets OUT/SPLIT/{unpaired,paired}, of layout "ntire26". Raises `UserError`."""
     splits = open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
     if out.exists():
         raise UserError(f"{out} exists: name another folder")
     if not splits["val"]:
         raise UserError(f"{pairs} has no val/ with pairs")
+    if len(splits["train"]) % group:
+        raise UserError(f"{pairs} has {len(splits['train'])} training pairs, which --group {group} does not divide")
     for name in SPLITS:
-        mosaics, photographs = halves(splits["train"], name)
+        mosaics, photographs = halves(splits["train"], name, group)
         for kind, shown in (("unpaired", photographs), ("paired", mosaics)):
             folder = out / name / kind
             link(splits["train"].take(mosaics).raws, folder / "train" / "raws")
             link(splits["train"].take(shown).photos, folder / "train" / "jpegs")
             link(splits["val"].raws, folder / "val" / "raws")
             link(splits["val"].photos, folder / "val" / "jpegs")
+            for side in ("train", "val"):
+                link(tables_of(splits[side].raws), folder / side)
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
@@ -154,6 +173,7 @@ def main() -> None:
     splitting = steps.add_parser("split", help="link a set of pairs into datasets")
     splitting.add_argument("pairs", help="a dataset of layout fujifilm")
     splitting.add_argument("data", type=Path, help="the folder to make")
+    splitting.add_argument("--group", type=int, default=1, metavar="N", help="pairs that are parts of one photograph")
     for name in ("commands", "results"):
         step = steps.add_parser(name)
         step.add_argument("data", type=Path, help="the folder that `split` made")
@@ -164,7 +184,7 @@ def main() -> None:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = options.parse_args(sys.argv[1:end])
     if given.step == "split":
-        split_pairs(given.pairs, given.data)
+        split_pairs(given.pairs, given.data, given.group)
     else:
         print("\n".join(commands(given, sys.argv[end + 1 :]) if given.step == "commands" else results(given)))
 

@@ -19,8 +19,9 @@ import torch
 from common import machine, parser, positive, report, seconds, spread
 
 from config import PRESETS, Backbones, Config
+from data.inputs import prepare
 from data.reference import Reference
-from data.sensor import SENSORS, prepare
+from data.sensor import SENSORS
 from errors import UserError, run_cli
 from tasks.device import choose_device, set_precision
 from tasks.features import Networks

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from config import PRESETS, Backbones, Config
+from data.inputs import prepare
 from data.reference import Reference
-from data.sensor import Sensor, prepare
+from data.sensor import Sensor
 from errors import run_cli
 from losses.color import gaussian_kernel
 from losses.content import luminance3

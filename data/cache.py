@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +175,7 @@ def _digest(split: Split, reader: Reader) -> str:
     """A hash of all that decides a cache's content: the files, their dates and content, and how they are read."""
     paths = {*split.raws, *split.photos}
     states = {(str(path.absolute()), path.stat().st_mtime_ns, storage.fingerprint(path)) for path in paths}
-    return hashlib.sha256(repr((sorted(states), FORMAT, astuple(reader))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((sorted(states), FORMAT, reader.facts(split.raws))).encode()).hexdigest()[:16]
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import numpy as np
 from torch import Tensor
 
 import storage
-from data.sensor import CFA_ORDERS, Sensor, mosaic_tensor
+from data.camera_files import CAMERA_FILES, read_camera_file
+from data.conditions import Gains, gains_of, normalise, tables_of
+from data.sensor import Normalisation, Sensor, mosaic_tensor
 from errors import UserError
 
-CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", ".orf", ".pef"}  # read by LibRaw
 MOSAIC_FILES = {".png", ".pgm", ".tif", ".tiff", ".npy", ".raw"} | CAMERA_FILES
 PHOTO_FILES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
 
@@ -34,6 +35,7 @@ class Reader:
 
     sensor: Sensor
     headless_size: tuple[int, int] = (0, 0)  # (height, width) of .raw files without a header; (0, 0): unknown
+    normalisation: Normalisation = "off"  # of light and exposure (data/conditions.py)
 
     def __post_init__(self) -> None:
         height, width = self.headless_size
@@ -44,8 +46,26 @@ class Reader:
             raise UserError(f"the white level is {white:g}: give the largest digital number with {LEVEL_OPTION}")
 
     def mosaic(self, path: Path) -> np.ndarray:
-        """(H, W) digital numbers, uint16 or float32. Raises `UserError` as `read_mosaic` does."""
+        """(H, W) digital numbers, uint16 or float32, normalised. Raises `UserError` as `recorded` and `gains` do."""
+        mosaic = self.recorded(path)
+        if self.normalisation == "off":
+            return mosaic
+        return normalise(mosaic, self.gains(path, mosaic), self.sensor)
+
+    def recorded(self, path: Path) -> np.ndarray:
+        """(H, W) digital numbers, uint16 or float32, as in the file. Raises `UserError` as `read_mosaic` does."""
         return read_mosaic(path, self.sensor, self.headless_size)
+
+    def gains(self, path: Path, recorded: np.ndarray) -> Gains:
+        """The gains that normalise a mosaic, `recorded` (H, W). Raises `UserError` as `gains_of` does."""
+        return gains_of(path, recorded, self.sensor, self.normalisation)
+
+    def facts(self, raws: Iterable[Path]) -> tuple:
+        """All that decides how these mosaics are read, beside their own content: for digests."""
+        facts = (astuple(self.sensor), self.headless_size)
+        if self.normalisation == "off":
+            return facts
+        return *facts, self.normalisation, [storage.fingerprint(table) for table in tables_of(raws)]
 
     def mosaic_tensor(self, mosaic: np.ndarray) -> Tensor:
         """(H, W) digital numbers -> (1, H, W) float32, 1 is white."""
@@ -76,7 +96,7 @@ def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0,
         elif suffix == ".pgm":
             mosaic = _read_pgm(path)
         elif suffix in CAMERA_FILES:
-            mosaic = _read_camera_file(path, sensor)
+            mosaic = read_camera_file(path, sensor)
         else:
             mosaic = _read_image(path)
     if mosaic.dtype.kind == "f" and mosaic.size and mosaic.max() <= 1:
@@ -157,33 +177,6 @@ def _read_pgm(path: Path) -> np.ndarray:
     if numbers.size < width * height:
         raise UserError(f"cannot read {path}: it is truncated, {numbers.size} of {width}x{height} pixels are there")
     return numbers.reshape(height, width).astype(numbers.dtype.newbyteorder("="))
-
-
-def _read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
-    import rawpy
-
-    with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
-        pattern = raw.raw_pattern  # None or not 2x2 if the file is demosaiced, monochrome or from X-Trans
-        if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:
-            raise UserError(f"{path} is not from a Bayer sensor, or already demosaiced (linear DNG): leave it out")
-        mosaic = raw.raw_image_visible.copy()
-        cfa = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
-        black, white = raw.black_level_per_channel, raw.white_level
-    if mosaic.ndim != 2 or cfa not in CFA_ORDERS:
-        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
-    if cfa != sensor.cfa:
-        advice = f"set --data.cfa {cfa} (test_model.py: --cfa {cfa})"
-        raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: {advice}")
-    if white and not 0.8 * sensor.white_level <= white <= 1.25 * sensor.white_level:
-        advice = f"set --data.white-level {white} (test_model.py: --white-level {white})"
-        raise UserError(f"{path} has the white level {white}, not {sensor.white_level:g}: {advice}")
-    black = [black[i] for i in (0, 1, 3, 2)]  # R, Gr, Gb, B; LibRaw has R, G, B, G2
-    for own, expected in zip(black, sensor.black_level, strict=True):
-        if abs(own - expected) > 0.01 * sensor.white_level:
-            levels = " ".join(f"{level:g}" for level in black)
-            advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
-            raise UserError(f"{path} has the black level {own:g}, not {expected:g}: {advice}")
-    return mosaic
 
 
 # --- photographs -----------------------------------------------------------------------------------------------------

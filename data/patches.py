@@ -75,7 +75,8 @@ class Patches(Dataset):
     Sample k is a dict:
     - "mosaic": (1, P, P) float32, 1 is white;
     - "target": (3, P, P) float32 in [0, 1], a patch of a photograph;
-    - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference.
+    - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference;
+    - "context": (K,) float32, only if `contexts` is given: numbers about the whole mosaic.
 
     Files are drawn in epochs, without repeats within an epoch; with a `chunk`, in chunks of so many samples, each a new
     choice of the files without repeats (released code; of all files, if the chunk has more samples). In a paired split,
@@ -92,6 +93,7 @@ class Patches(Dataset):
         spans: `data.reference.Spans`, for a stage that renders the references of patches. It demosaics each whole file
             once, so leave it None if no loss needs the reference.
         chunk: samples in a chunk; 0: draw in epochs.
+        contexts: `data.context.Contexts`, for a generator that takes the context of its image.
 
     A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair.
     """
@@ -106,8 +108,10 @@ class Patches(Dataset):
         flips: bool = False,
         spans: Callable[[Path, np.ndarray], Tensor] | None = None,
         chunk: int = 0,
+        contexts: Callable[[Path, np.ndarray], Tensor] | None = None,
     ):
-        self.split, self.files, self.patch, self.flips, self.spans = split, files, patch, flips, spans
+        self.split, self.files, self.patch, self.flips = split, files, patch, flips
+        self.of_whole = {name: of for name, of in (("span", spans), ("context", contexts)) if of}
         self.seed, self.stage, self.chunk = seed, stage, chunk
 
     def __getitem__(self, k: int) -> dict[str, Tensor]:
@@ -124,7 +128,7 @@ class Patches(Dataset):
             window, mirror = random_window(photo.shape, self.patch, rng, photo_path, even=False), self._mirror(rng)
         target = photo_tensor(flip(photo[window], *mirror))
         sample = {"mosaic": self.files.reader.mosaic_tensor(mosaic), "target": target}
-        return sample if self.spans is None else sample | {"span": self.spans(raw_path, whole)}
+        return sample | {name: of(raw_path, whole) for name, of in self.of_whole.items()}
 
     def _file(self, paths: tuple[Path, ...], k: int, stream: int) -> Path:
         epoch, index = divmod(k, min(self.chunk or len(paths), len(paths)))

@@ -1,8 +1,4 @@
-"""Cameras' CFA orders and levels, and the input formats of the generators.
-
-A mosaic here is (N, 1, H, W), floating point, digital numbers divided by `white_level`: 1 is white, and
-black_level / white_level is black. All functions work on batches, on the mosaic's device, and change nothing in place.
-"""
+"""Cameras' CFA orders and levels."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,9 +11,9 @@ from errors import UserError
 
 Cfa = Literal["rggb", "bggr", "grbg", "gbrg"]  # the colour at (row, column) parity (0, 0), (0, 1), (1, 0), (1, 1)
 CFA_ORDERS = get_args(Cfa)
+Normalisation = Literal["off", "as_shot", "exposure", "gray_world"]  # of light and exposure: data/conditions.py
 CHANNELS = ("R", "Gr", "Gb", "B")  # the order of a `black_level`; Gr is the green in the red rows
 LARGEST_WHITE = 1 << 24  # float32 holds all digital numbers up to here
-PACKED_CHANNELS = ("B", "Gr", "R", "Gb")  # the published order of the packed input
 
 
 @dataclass(frozen=True)
@@ -81,52 +77,3 @@ SENSORS = {
 def mosaic_tensor(mosaic: np.ndarray, sensor: Sensor) -> Tensor:
     """A mosaic file's digital numbers (H, W) as a tensor (1, H, W), float32, 1 is white."""
     return torch.from_numpy(mosaic.astype(np.float32))[None] / sensor.white_level
-
-
-def _check_even(mosaic: Tensor) -> None:
-    height, width = mosaic.shape[-2:]
-    if height % 2 or width % 2:
-        raise UserError(f"a Bayer mosaic needs even sides, but this one is {height}x{width} (height x width): crop it")
-
-
-def packed_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
-    """The input of Efficient and Robust ISP: (N, 1, H, W) -> (N, 4, H/2, W/2), channels B, Gr, R, Gb (as published).
-
-    Each channel is (x - black) / (white - black), not clipped. Raises `UserError` for odd sides.
-    """
-    _check_even(mosaic)
-    levels, where = dict(zip(CHANNELS, sensor.black_level, strict=True)), offsets(sensor.cfa)
-    height, width = mosaic.shape[-2:]
-    packed = mosaic.new_empty(len(mosaic), 4, height // 2, width // 2)
-    for channel, plane in zip(PACKED_CHANNELS, packed.unbind(1), strict=True):
-        row, column = where[channel]
-        black = levels[channel] / sensor.white_level
-        torch.sub(mosaic[:, 0, row::2, column::2], black, out=plane).div_(1 - black)
-    return packed
-
-
-def split_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
-    """The input of RMFA-Net: (N, 1, H, W) -> (N, 3, H, W), one channel a colour.
-
-    Channel R holds max(x - black, 0) / white at the red sites and ones elsewhere; G and B likewise. Raises `UserError`
-    for odd sides.
-    """
-    _check_even(mosaic)
-    split = mosaic.new_ones(mosaic.shape[0], 3, *mosaic.shape[-2:])
-    where = offsets(sensor.cfa)
-    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
-        row, column = where[channel]
-        sites = mosaic[:, 0, row::2, column::2]
-        split[:, "RGB".index(channel[0]), row::2, column::2] = (sites - black / sensor.white_level).clamp(min=0)
-    return split
-
-
-# A new input format is a function above and a row here.
-INPUT_FORMATS = {"packed": packed_input, "split": split_input}
-
-
-def prepare(mosaic: Tensor, sensor: Sensor, input_format: str) -> Tensor:
-    """Make a generator's input from a mosaic (N, 1, H, W). Raises `UserError` for an unknown `input_format`."""
-    if input_format not in INPUT_FORMATS:
-        raise UserError(f"unknown input format '{input_format}'; known are: {', '.join(INPUT_FORMATS)}")
-    return INPUT_FORMATS[input_format](mosaic, sensor)

@@ -78,11 +78,14 @@ def _design(colors: np.ndarray, degree: int) -> np.ndarray:
 # --- colours ---------------------------------------------------------------------------------------------------------
 
 
-def camera_colors(demosaiced: Tensor, sensor: Sensor) -> Tensor:
-    """Digital numbers (N, 3, H, W), demosaiced -> black is 0, white is 1, and a power of 1 / GAMMA, (N, 3, H, W)."""
+def camera_colors(demosaiced: Tensor, sensor: Sensor, most: float = 1.0) -> Tensor:
+    """Digital numbers (N, 3, H, W), demosaiced -> black is 0, white is 1, and a power of 1 / GAMMA, (N, 3, H, W).
+
+    Values are clipped at `most`; those of normalised mosaics may exceed 1.
+    """
     levels = dict(zip(CHANNELS, sensor.black_level, strict=True))
     black = demosaiced.new_tensor([levels["R"], (levels["Gr"] + levels["Gb"]) / 2, levels["B"]]).view(1, 3, 1, 1)
-    return ((demosaiced - black) / (sensor.white_level - black)).clamp(0, 1).pow(1 / GAMMA)
+    return ((demosaiced - black) / (sensor.white_level - black)).clamp(0, most).pow(1 / GAMMA)
 
 
 def sample_colors(images: Iterable[Tensor], count: int, rng: np.random.Generator) -> np.ndarray:
@@ -201,8 +204,10 @@ class TransportReference:
     sensor: Sensor
     demosaic: Callable[[Tensor, str], Tensor]  # in data.reference.DEMOSAICERS
     color_map: ColorMap
+    most: float = 1.0  # as for `camera_colors`
 
     def __call__(self, mosaic: Tensor, span: Tensor | None = None) -> Tensor:
         """(N, 1, H, W), 1 is white -> (N, 3, H, W) in [0, 1]. The map is the same for all files: `span` is not used."""
         digital = (mosaic * self.sensor.white_level).round()
-        return self.color_map(camera_colors(self.demosaic(digital, self.sensor.cfa), self.sensor)).clamp(0, 1)
+        demosaiced = self.demosaic(digital, self.sensor.cfa)
+        return self.color_map(camera_colors(demosaiced, self.sensor, self.most)).clamp(0, 1)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from data.inputs import prepare
 from data.notes import note
-from data.sensor import Sensor, mirror, mirrored_axes, prepare
+from data.sensor import Sensor, mirror, mirrored_axes
 from errors import UserError
 from evaluation.tables import ScoreTables
 from models import ModelSpec

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 
 from errors import UserError
-from models.efficient import EfficientISP
+from models.efficient import ContextISP, EfficientISP
 from models.rmfa import RMFANet
 
 
@@ -15,21 +15,23 @@ from models.rmfa import RMFANet
 class ModelSpec:
     """A generator and how to feed it.
 
-    The network takes what `data.sensor.prepare` makes of a mosaic (N, 1, H, W) and returns the sRGB image
+    The network takes what `data.inputs.prepare` makes of a mosaic (N, 1, H, W) and returns the sRGB image
     (N, 3, H, W), nominally in [0, 1].
     """
 
     build: Callable[[], nn.Module]  # with freshly initialised weights, from torch's global random state
-    input_format: str  # a name in data.sensor.INPUT_FORMATS
+    input_format: str  # a name in data.inputs.INPUT_FORMATS
     reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 
+_context = partial(ModelSpec, input_format="packed_context", reach=6)
 _packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
 _rmfa = partial(ModelSpec, input_format="split", reach=None, released_for="fujifilm-rmfa")  # channel attention
 
 MODELS: dict[str, ModelSpec] = {
     "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
+    "efficient-context": _context(partial(ContextISP, widths=(12, 12, 12))),  # 3,792
     "robust": _packed(partial(EfficientISP, widths=(16, 4, 12))),  # 1,616
     "rmfa-tiny": _rmfa(partial(RMFANet, blocks=2, width=16)),  # 29,223
     "rmfa-medium": _rmfa(partial(RMFANet, blocks=8, width=16)),  # 107,283

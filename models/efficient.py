@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CONTEXT = 15  # numbers about the whole image: data.context.NUMBERS
+
 
 class EfficientISP(nn.Module):
     """Three 3x3 convolutions and a pixel shuffle: packed mosaic (N, 4, H/2, W/2) -> sRGB (N, 3, H, W) in [0, inf).
@@ -32,6 +34,30 @@ class EfficientISP(nn.Module):
         # A pixel shuffle expects the 12 channels in the order (colour, row, column). Computed instead in the order
         # (row, column, colour), and channels last in memory, the six values of two horizontally neighbouring output
         # pixels are adjacent, and `_shuffle` moves them as one piece.
+        weight, bias = (p.index_select(0, self.order) for p in (self.conv3.weight, self.conv3.bias))
+        return _shuffle(F.conv2d(x, weight, bias, padding=1).relu_())
+
+
+class ContextISP(EfficientISP):
+    """Efficient ISP whose colours depend on the whole image, by a handful of numbers about it.
+
+    Its input is the packed mosaic and `CONTEXT` constant planes, (N, 4 + CONTEXT, H/2, W/2). A small network turns the
+    numbers into a gain of each packed channel, and into a scale and a shift of what the second convolution gives, as
+    FiLM does (Perez et al., AAAI 2018). It starts as Efficient ISP: gains and scales of 1, shifts of 0.
+    """
+
+    def __init__(self, widths: tuple[int, int, int], hidden: int = 16):
+        super().__init__(widths)
+        self.widths = (4, widths[1], widths[1])
+        self.context = nn.Sequential(nn.Linear(CONTEXT, hidden), nn.Tanh(), nn.Linear(hidden, sum(self.widths)))
+        nn.init.zeros_(self.context[-1].weight)
+        nn.init.zeros_(self.context[-1].bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        modulation = self.context(inputs[:, 4:, 0, 0])[:, :, None, None]
+        gain, scale, shift = modulation.split(self.widths, dim=1)
+        x = self.conv1(inputs[:, :4] * gain.exp()).to(inputs.dtype).tanh()
+        x = (self.conv2(x) * scale.exp() + shift).relu()
         weight, bias = (p.index_select(0, self.order) for p in (self.conv3.weight, self.conv3.bias))
         return _shuffle(F.conv2d(x, weight, bias, padding=1).relu_())
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import storage
 from config import Config
+from data.conditions import tables_of
 from data.files import Reader
 from data.folders import Split, open_dataset
 from data.notes import note
-from data.reference import Reference, find_demosaicer
+from data.reference import GAINS, Reference, find_demosaicer
 from data.sensor import Sensor
 from errors import UserError
 
@@ -33,13 +34,20 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     # data.simulate writes camera.json into the root, two folders above the mosaics.
     for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
         _check_simulated(folder / "camera.json", sensor)
-    reader = Reader(sensor, (data.raw_height, data.raw_width))
-    return splits, reader, Reference(sensor, find_demosaicer(data.demosaic))
+    reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise)
+    return splits, reader, open_reference(reader, data.demosaic)
 
 
-def identify(splits: dict[str, Split]) -> dict[str, list[tuple[str, str]]]:
+def open_reference(reader: Reader, demosaic: str) -> Reference:
+    """The published rendering of what a reader reads; its white balance is for mosaics that have none yet."""
+    balanced = reader.normalisation in ("as_shot", "gray_world")
+    return Reference(reader.sensor, find_demosaicer(demosaic), (1.0, 1.0, 1.0) if balanced else GAINS)
+
+
+def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[str, str]]]:
     """{split: (name, fingerprint) of each of its files}, by which a run knows its data again.
 
+    "tables" are those from which mosaics are normalised, if they are.
     Prints a note if files of one split are in another one too.
     """
     files, known = {}, {}
@@ -51,6 +59,9 @@ def identify(splits: dict[str, Split]) -> dict[str, list[tuple[str, str]]]:
                 note(f"{both} of the {len(own)} {kind} of {name} are also in {other}: scores on them are too good")
         known |= {mark: name for mark in marks if mark not in known}
         files[name] = list(zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True))
+    if reader.normalisation != "off":
+        tables = tables_of(path for split in splits.values() for path in split.raws)
+        files["tables"] = [(str(table), storage.fingerprint(table)) for table in tables]
     return files
 
 

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 import config as settings
 from config import Config
 from data.cache import Files, cached_files
+from data.context import Contexts
 from data.files import Reader, read_photo
 from data.folders import Split, find_layout, unpaired
+from data.inputs import WITH_CONTEXT, prepare
 from data.loader import evaluation_pairs, training_batches
 from data.notes import note
 from data.patches import Patches, centre, photo_tensor
 from data.reference import Reference, Spans, find_demosaicer
-from data.sensor import prepare
-from data.synthetic import SyntheticPatches
+from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError
 from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
@@ -54,9 +55,9 @@ class RunData:
     device: torch.device
     group: Group
 
-    def inputs(self, mosaic: Tensor) -> Tensor:
-        """The generator's input from mosaics (N, 1, H, W), 1 is white."""
-        return prepare(mosaic, self.reader.sensor, self.input_format)
+    def inputs(self, mosaic: Tensor, context: Tensor | None = None) -> Tensor:
+        """The generator's input from mosaics (N, 1, H, W), 1 is white; from patches with the context of their files."""
+        return prepare(mosaic, self.reader.sensor, self.input_format, context)
 
 
 def build_task(config: Config, device: torch.device, group: Group, resume: bool) -> Task:
@@ -97,9 +98,10 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             "model": name,
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
+            "normalise": reader.normalisation,
             **fitted.description,
         },
-        identity=identify(splits),
+        identity=identify(splits, reader),
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
 
@@ -175,23 +177,27 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     def to_batch(render: bool, loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
         rendered = fitted.reference(mosaic, loaded.get("span")) if render else None
-        return Batch(run_data.inputs(mosaic), rendered, loaded["target"])
+        return Batch(run_data.inputs(mosaic, loaded.get("context")), rendered, loaded["target"])
 
     def to_synthetic_batch(loaded: dict[str, Tensor]) -> Batch:
-        return Batch(run_data.inputs(loaded["mosaic"]), loaded["target"], loaded["target"])
+        inputs = run_data.inputs(loaded["mosaic"], loaded.get("context"))
+        return Batch(inputs, loaded["target"], loaded["target"])
 
     def load(patches: Patches, step: int) -> Generator[dict[str, Tensor], None, None]:
         return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
 
-    stages = []
+    stages, contextual = [], run_data.input_format in WITH_CONTEXT
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
         if mode.synthetic if plan.name == "train" else config.pretrain.data == "synthetic":
-            patches = SyntheticPatches(split, files, fitted.camera, *drawn, flips=data.flips, chunk=chunk)
+            contexts = SyntheticContexts(fitted.camera) if contextual else None
+            own = {"flips": data.flips, "chunk": chunk, "contexts": contexts}
+            patches = SyntheticPatches(split, files, fitted.camera, *drawn, **own)
             feed = partial(load, patches), to_synthetic_batch
         else:
-            patches = Patches(split, files, *drawn, data.flips, spans if render else None, chunk)
+            contexts = Contexts(run_data.reader.sensor) if contextual else None
+            patches = Patches(split, files, *drawn, data.flips, spans if render else None, chunk, contexts)
             feed = partial(load, patches), partial(to_batch, render)
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))
     return stages

@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 import config as settings
 from config import Config
-from data.sensor import SENSORS, Sensor, mirror, mirrored_axes, prepare
+from data.conditions import NORMALISATIONS
+from data.context import context_of
+from data.inputs import WITH_CONTEXT, prepare
+from data.sensor import SENSORS, Sensor, mirror, mirrored_axes
 from errors import UserError
 from models import ModelSpec, build_model, model_spec
 from pretrained import zoo
@@ -24,6 +27,7 @@ class Model:
     generator: nn.Module  # in eval mode, on the device
     sensor: Sensor  # the camera that it was trained for
     config: Config | None  # of its run; None for a released model
+    normalisation: str = "off"  # of the mosaics that it takes (data/conditions.py)
 
     @property
     def spec(self) -> ModelSpec:
@@ -37,6 +41,14 @@ class Model:
         models take as 58 to 62.
         """
         return self.sensor if (self.sensor.cfa, self.sensor.white_level) == (data.cfa, data.white_level) else data
+
+    def check_normalised(self, normalisation: str) -> None:
+        """Raise `UserError` if mosaics are not normalised as those that this model was trained on."""
+        if normalisation != self.normalisation:
+            raise UserError(
+                f"{self.source} was trained with --data.normalise {self.normalisation}, and these mosaics are read "
+                f"with {normalisation}: test it with its own run, or with --input"
+            )
 
     @torch.inference_mode()
     def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
@@ -53,6 +65,11 @@ class Model:
         reach, rows = self.spec.reach, height
         if mosaic.device.type == "cpu" and reach is not None:
             rows = max(2, BAND // (count * width) // 2 * 2)
+        levels = replace(sensor, cfa=self.sensor.cfa)
+        context = None
+        if self.spec.input_format in WITH_CONTEXT:  # of the whole image, not of each band
+            whole = mosaic if mosaic.is_floating_point() else mosaic.float().div_(sensor.white_level)
+            context = context_of(whole, sensor)
         margin = -(-(reach or 0) // 2) * 2  # even, so that each band starts with the CFA's first row
         image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
         for top in range(0, height, rows):
@@ -60,7 +77,7 @@ class Model:
             band = mosaic[:, :, first : bottom + margin]
             if not band.is_floating_point():
                 band = band.float().div_(sensor.white_level)
-            inputs = prepare(mirror(band, axes), replace(sensor, cfa=self.sensor.cfa), self.spec.input_format)
+            inputs = prepare(mirror(band, axes), levels, self.spec.input_format, context)
             output = mirror(self.generator(inputs.contiguous(memory_format=torch.channels_last)), axes)
             visible = output[:, :, top - first : bottom - first].float()
             if not visible[:, :, ::16, ::16].isfinite().all():  # some of the pixels, to save time: NaN spreads
@@ -76,7 +93,11 @@ def open_model(source: str, device: torch.device) -> Model:
     generator.load_state_dict(state)
     sensor = sensor_of(source, name, description)
     config = settings.from_dict(description["config"]) if "config" in description else None
-    return Model(source, name, generator.to(device, memory_format=torch.channels_last), sensor, config)
+    normalisation = description.get("normalise", "off")
+    if normalisation not in NORMALISATIONS:
+        raise UserError(f"{source} is not a checkpoint of fit.py: its normalisation is {normalisation!r}")
+    generator.to(device, memory_format=torch.channels_last)
+    return Model(source, name, generator, sensor, config, normalisation)
 
 
 def sensor_of(source: str, name: str, description: dict) -> Sensor:

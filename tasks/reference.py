@@ -1,6 +1,7 @@
 """What is fitted to the training files before training: a colour map, and a camera that records photographs."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +82,25 @@ def fit_reference(
         shown = (photo_tensor(read_photo(path)) for path in progress.over(photos))
         colors = sample_colors(shown, len(photos), rng)
     color_map = fit_color_map(camera, colors, config.seed)
-    reference = TransportReference(reader.sensor, published.demosaic, color_map) if mapped else published
+    fitted = TransportReference(reader.sensor, published.demosaic, color_map, _most(reader))
+    reference = fitted if mapped else published
     if not synthetic:
         return Fitted(reference, None, color_map)
     inverse = invert(color_map, camera)
-    noisy = (centre(reader.mosaic(path), SIDE) for path in raws[:: -(-len(raws) // NOISY)])
+    noisy = (centre(reader.recorded(path), SIDE) for path in raws[:: -(-len(raws) // NOISY)])
     shot, read = estimate_noise(noisy, reader.sensor)
     color_map = dataclasses.replace(color_map, round_trip=round_trip_error(color_map, inverse, colors))
-    return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read), color_map)
+    normalised = raws if reader.normalisation != "off" else ()
+    gains = tuple(reader.gains(path, reader.recorded(path)) for path in normalised)
+    return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read, gains), color_map)
 
 
 def camera_image(path: Path, reader: Reader, published: Reference) -> Tensor:
     """The camera colours (1, 3, H, W) of the centre of a mosaic, demosaiced as the published rendering is."""
     digital = torch.from_numpy(centre(reader.mosaic(path), SIDE).astype(np.float32))[None, None]
-    return camera_colors(published.demosaic(digital, reader.sensor.cfa), reader.sensor)
+    return camera_colors(published.demosaic(digital, reader.sensor.cfa), reader.sensor, _most(reader))
+
+
+def _most(reader: Reader) -> float:
+    """The largest camera colour: white, unless gains raise it."""
+    return 1.0 if reader.normalisation == "off" else math.inf

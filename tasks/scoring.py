@@ -23,7 +23,7 @@ from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
 from tasks.data import note_trained_on, open_data
 from tasks.features import Networks
-from tasks.model import open_model
+from tasks.model import Model, open_model
 
 UNPAIRED_FILES = 256  # at most this many mosaics, evenly spaced, are scored without pairs
 PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the photographs of a run
@@ -38,7 +38,7 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     split = validation_split(splits, rank)
     photos = _photographs(splits["train"], config) if rank == "unpaired" else split.photos
     files = [(path.name, storage.fingerprint(path)) for path in (*split.raws, *photos)]
-    digest = hashlib.sha256(repr((files, dataclasses.astuple(reader))).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(repr((files, reader.facts(split.raws))).encode()).hexdigest()[:12]
     facts = {"data": f"{len(split.raws)} files, {digest}", "weights": config.backbones.weights}
     if rank == "unpaired":
         seen = f"{config.backbones.vit} and AlexNet; demosaicing {config.data.demosaic}"
@@ -76,7 +76,12 @@ def open_scorer(config: Config, tables: ScoreTables, device: torch.device, at_on
     def load(pixels: int) -> ScoringSet:
         return _load_scoring_set(config, tables, device, pixels)
 
-    return Scorer(tables, load, open_model, device, at_once)
+    def open_fitting(source: str, device: torch.device) -> Model:
+        model = open_model(source, device)
+        model.check_normalised(config.data.normalise)
+        return model
+
+    return Scorer(tables, load, open_fitting, device, at_once)
 
 
 def _load_scoring_set(config: Config, tables: ScoreTables, device: torch.device, pixels: int) -> ScoringSet:

@@ -16,8 +16,9 @@ import torch
 
 import fit
 from config import PRESETS, Backbones
+from data.inputs import prepare
 from data.reference import Reference
-from data.sensor import SENSORS, prepare
+from data.sensor import SENSORS
 from errors import UserError
 from evaluation.tables import Table
 from models import MODELS

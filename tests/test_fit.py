@@ -9,7 +9,8 @@ import torch
 import config as settings
 import fit
 import storage
-from data.sensor import SENSORS, prepare
+from data.inputs import prepare
+from data.sensor import SENSORS
 from evaluation.metrics import psnr
 from models import build_model
 

@@ -1,14 +1,18 @@
 """Synthetic pairs: a photograph, and the mosaic that a camera would have recorded of it."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from data.cache import Files
+from data.context import context_of
 from data.files import Reader
 from data.folders import Split
 from data.sensor import Sensor
-from data.synthetic import SyntheticCamera, SyntheticPatches
+from data.synthetic import SyntheticCamera, SyntheticContexts, SyntheticPatches
 from data.transport import GAMMA, ColorMap, camera_colors, fit_color_map, invert, round_trip_error
 from errors import UserError
 
@@ -98,3 +102,41 @@ def test_the_mosaics_of_the_split_are_not_read(patches):
     for path in patches.split.raws:
         path.unlink()
     assert patches[0]["mosaic"].shape == (1, 32, 32)
+
+
+# --- normalised mosaics ----------------------------------------------------------------------------------------------
+
+GAINS = ((2.0, 1.0, 4.0), (1.0, 0.5, 2.0))
+
+
+def test_a_mosaic_is_recorded_under_its_light_and_normalised():
+    """Grey under a green light: the saturated mosaic is dark in red and blue; the normalised one is grey again."""
+    photo, lit = np.full((64, 64, 3), 128, np.uint8), replace(camera(), gains=GAINS)
+    normalised = lit.record(photo, np.random.default_rng(0), GAINS[0])
+    grey = (128 / 255) ** GAMMA
+    assert normalised[1, 0] == pytest.approx(58 + grey * 965, abs=1.1)
+    assert normalised[0, 1] == pytest.approx(62 + grey * 961, abs=2.1)
+    bright = lit.record(np.full((4, 4, 3), 255, np.uint8), np.random.default_rng(0), GAINS[1])
+    assert bright[0, 0] == pytest.approx(61 + 0.5 * 962, abs=0.6)  # saturated at half of white
+
+
+def test_noise_is_that_of_the_recorded_signal():
+    photo, lit = np.full((400, 400, 3), 188, np.uint8), replace(camera(shot=1e-3), gains=GAINS)
+    blue = lit.record(photo, np.random.default_rng(0), (1.0, 1.0, 4.0))[0::2, 1::2]
+    assert blue.std() / 961 == pytest.approx(4 * (1e-3 * (188 / 255) ** GAMMA / 4) ** 0.5, rel=0.03)
+
+
+def test_each_patch_draws_the_gains_of_a_mosaic():
+    rng = np.random.default_rng(0)
+    drawn = {replace(camera(), gains=GAINS).draw_gains(rng) for _ in range(20)}
+    assert drawn == set(GAINS) and camera().draw_gains(rng) is None
+
+
+def test_the_context_of_a_photograph_is_that_of_its_mosaic():
+    photo = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    lit = replace(camera(), gains=GAINS)
+    for gains in (None, *GAINS):
+        mosaic = torch.from_numpy(lit.record(photo, np.random.default_rng(0), gains).astype(np.float32))
+        expected = context_of(mosaic[None, None] / 1023, SENSOR)[0]
+        found = SyntheticContexts(lit)(Path("p.png"), photo, gains)
+        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)

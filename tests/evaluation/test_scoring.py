@@ -9,7 +9,7 @@ import torch
 import tasks.scoring
 from config import open_run
 from data.files import read_photo
-from data.sensor import prepare
+from data.inputs import prepare
 from evaluation.metrics import psnr
 from evaluation.scoring import Scorer
 from evaluation.tables import checkpoints

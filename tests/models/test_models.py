@@ -9,13 +9,14 @@ import torch
 
 from errors import UserError
 from models import MODELS, build_model, model_spec
+from models.efficient import CONTEXT
 
 RELEASED = {
     "efficient": ("Efficient_ISP_unpaired_step_27220", "packed"),
     "robust": ("Robust_unpaired_step_66090", "packed"),
     "rmfa-tiny": ("RMFA_TINY_unpaired_step_48270", "three_channel_split"),
 }
-SMALL = tuple(RELEASED)
+SMALL = (*RELEASED, "efficient-context")
 
 
 def seeded(name: str, seed: int = 0) -> torch.nn.Module:
@@ -26,8 +27,12 @@ def seeded(name: str, seed: int = 0) -> torch.nn.Module:
 
 def random_input(name: str, height: int, width: int, seed: int = 0) -> torch.Tensor:
     """An input of the model `name` for a mosaic of height x width."""
-    size = (1, 4, height // 2, width // 2) if MODELS[name].input_format == "packed" else (1, 3, height, width)
-    return torch.rand(size, generator=torch.Generator().manual_seed(seed))
+    generator, kind = torch.Generator().manual_seed(seed), MODELS[name].input_format
+    if kind == "split":
+        return torch.rand((1, 3, height, width), generator=generator)
+    packed = torch.rand((1, 4, height // 2, width // 2), generator=generator)
+    planes = torch.rand((1, CONTEXT, 1, 1), generator=generator).expand(-1, -1, height // 2, width // 2)
+    return packed if kind == "packed" else torch.cat((packed, planes), dim=1)
 
 
 def released_state(name: str) -> dict[str, torch.Tensor]:
@@ -59,6 +64,7 @@ def test_larger_rmfa_nets_have_more_blocks_and_channels(name, blocks, width):
 def test_input_format_and_camera_of_the_released_weights(name):
     spec = model_spec(name)
     expected = ("split", "fujifilm-rmfa") if name.startswith("rmfa") else ("packed", "fujifilm")
+    expected = ("packed_context", "fujifilm") if name == "efficient-context" else expected
     assert (spec.input_format, spec.released_for) == expected
 
 
@@ -107,7 +113,7 @@ def test_channels_are_in_the_order_of_a_pixel_shuffle(name):
     assert torch.equal(output[0], torch.arange(12.0).view(3, 2, 2))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", RELEASED)
 def test_gradients_reach_every_parameter(name):
     reached = {}
     for seed in range(5):  # with a single seed, a ReLU may be 0 everywhere
@@ -133,13 +139,13 @@ def test_initial_weights_depend_on_the_seed(name):
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", RELEASED)
 def test_keys_and_shapes_equal_those_of_the_released_files(name):
     expected = {key: value.shape for key, value in released_state(name).items()}
     assert {key: value.shape for key, value in build_model(name).state_dict().items()} == expected
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", RELEASED)
 def test_published_output_of_the_released_weights(name):
     path = os.environ.get("ISP_GOLDEN")
     if not path:
@@ -184,3 +190,38 @@ def test_autocast_output_is_close_to_float32():
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         output = model(packed)
     assert 0 < (output.float() - model(packed)).abs().max() < 0.02
+
+
+# --- context ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_context_model_starts_as_efficient_isp():
+    inputs, model, plain = random_input("efficient-context", 16, 24), seeded("efficient-context"), seeded("efficient")
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs), plain(inputs[:, :4]))
+
+
+def test_the_context_changes_colours_everywhere_alike():
+    """With weights that only the gain of red depends on, a larger number is a larger red of the packed mosaic."""
+    model, inputs = seeded("efficient-context"), random_input("efficient-context", 16, 24)
+    torch.nn.init.constant_(model.context[0].weight, 0.1)
+    model.context[-1].weight.data[2] = 0.5  # of B, Gr, R, Gb
+    gain = model.context(inputs[:, 4:, 0, 0])[0, 2].exp().item()
+    assert gain != pytest.approx(1.0, abs=0.1)
+    brighter = inputs.clone()
+    brighter[:, 2] *= gain
+    with torch.no_grad():
+        plain = seeded("efficient-context")
+        torch.testing.assert_close(model(inputs), plain(brighter))
+
+
+def test_the_context_model_is_small():
+    assert sum(p.numel() for p in build_model("efficient-context").parameters()) == 3060 + 16 * (15 + 1) + 28 * (16 + 1)
+
+
+def test_gradients_reach_the_network_of_the_context_once_its_last_layer_is_not_zero():
+    model = seeded("efficient-context")
+    torch.nn.init.normal_(model.context[-1].weight)
+    model(random_input("efficient-context", 16, 16)).square().mean().backward()
+    assert all(parameter.grad.any() for parameter in model.context.parameters())

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from config import PRESETS, Backbones, Compute, Config
+from data.inputs import prepare
 from data.reference import Reference
-from data.sensor import SENSORS, prepare
+from data.sensor import SENSORS
 from tasks.features import Networks
 from tasks.isp import build_generator
 from tasks.modes import build_trainer

@@ -8,7 +8,8 @@ from torch import nn
 
 import storage
 from config import Config, to_dict
-from data.sensor import SENSORS, Sensor, mirrored_axes, prepare
+from data.inputs import prepare
+from data.sensor import SENSORS, Sensor, mirrored_axes
 from errors import UserError
 from evaluation.metrics import to_8_bit
 from models import MODELS, ModelSpec, build_model
@@ -22,10 +23,12 @@ SENSOR = SENSORS["fujifilm"]
 # --- developing ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=("efficient", "robust", "rmfa-tiny"))
+@pytest.fixture(params=("efficient", "robust", "rmfa-tiny", "efficient-context"))
 def model(request) -> Model:
     torch.manual_seed(0)
     generator = build_model(request.param).eval().to(memory_format=torch.channels_last)
+    if request.param == "efficient-context":  # it starts without any influence of the context
+        nn.init.normal_(generator.context[-1].weight, std=0.2)
     return Model("", request.param, generator, SENSOR, None)
 
 

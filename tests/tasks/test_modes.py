@@ -8,8 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config import Config, Released
+from data.inputs import prepare
 from data.reference import Reference
-from data.sensor import SENSORS, prepare
+from data.sensor import SENSORS
 from errors import UserError
 from tasks.features import Networks
 from tasks.modes import CRITICS, MODES, PRETRAIN, Mode, build_pretrainer, chosen_critics, find_mode

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 import fit
 from data.cache import Files
+from data.inputs import prepare
 from data.loader import training_batches
 from data.patches import Patches
 from data.reference import Spans
-from data.sensor import prepare
 from tasks.data import open_data
 from tasks.features import Networks
 from tasks.isp import build_generator

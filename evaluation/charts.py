@@ -34,7 +34,7 @@ class Chart:
 
     title: str
     note: str
-    group: str  # the names that it has a line for: "validation", "content", "terms" or "critics"
+    group: str  # the names that it has a line for: "validation", "content", "terms", "critics", ...
     solid: str  # the log's statistic of a solid line; {} is the name
     dashed: str = ""  # the log's statistic of a dashed line, if any
     logarithmic: bool = False
@@ -57,6 +57,8 @@ CHARTS = (
         "loss/{}",
         "critic/{}/loss",
     ),
+    Chart("Mesh and colour cast", "grey levels of 255; alarms at 1.5 and 35", "levels", "health/{}", logarithmic=True),
+    Chart("Structure", "lowest correlation of a colour with the mosaic’s; alarm at 0.5", "structure", "health/{}"),
     Chart("Critics’ logit gaps", "mean of D(real) − D(generated)", "critics", "critic/{}/gap"),
     Chart(
         "Gradient penalties",
@@ -76,7 +78,9 @@ def learning_curves(log: list[dict]) -> list[dict]:
     critics = list(dict.fromkeys(name.split("/")[1] for name in statistics if name.startswith("critic/")))
     content = [term for term in terms if term not in critics]
     groups = {"validation": ["val_psnr"], "content": content, "terms": terms, "critics": critics}
+    groups |= {"levels": ["mesh", "cast"], "structure": ["structure"]}
     colours = {name: 1 + i % COLOURS for i, name in enumerate(dict.fromkeys([*terms, *critics]))}
+    colours |= {"mesh": 1, "cast": 2}
     drawn = []
     for chart in CHARTS:
         lines = [

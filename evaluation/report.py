@@ -17,6 +17,7 @@ from PIL import Image
 import storage
 from errors import UserError
 from evaluation.charts import learning_curves, ranking_chart
+from evaluation.health import alarms
 from evaluation.tables import folder_of, read_best, read_ranking
 
 ERROR_FACTOR = 4  # by which an error picture amplifies the difference
@@ -71,6 +72,7 @@ def write_report(path: Path, report: Report) -> None:
         ranking=_table(report.ranking[:MAX_RANKS], report),
         ranking_chart=ranking_chart(report.ranking, column=report.ranked_by.partition(" ")[0]),
         charts=learning_curves(report.log),
+        alarms=alarms(report.log),
         config=_sections(report.config),
         scenes=[_scene(scene, caption, report) for scene, caption in zip(report.scenes, report.captions, strict=True)],
     )

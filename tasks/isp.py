@@ -1,9 +1,9 @@
 """The paper's task: train an ISP from unpaired or paired photographs, as the stages that `training.run` runs."""
 
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from data.patches import Patches, centre, photo_tensor
 from data.reference import Reference, Spans, find_demosaicer
 from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError
+from evaluation.health import Watch, measure
 from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
 from models import build_model, model_spec
@@ -38,6 +39,7 @@ from training.run import Stage, Task
 from training.steps import Batch, Trainer
 from training.validation import Render, Validation
 
+WATCHED, WATCHED_SIDE = 32, 256  # at most so many images, evenly spaced, and pixels of their sides, are watched
 CHUNK = 100  # batches in a chunk (released code)
 RANDOM = "some frozen networks have random weights (see log.jsonl): do not compare these figures with the paper's"
 
@@ -102,6 +104,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             **fitted.description,
         },
         identity=identify(splits, reader),
+        watch=Watch().look,
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
 
@@ -235,4 +238,26 @@ def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validatio
         samples=samples,
         baselines={"demosaiced": reference},
         group=run_data.group,
+        health=_build_health(run_data),
     )
+
+
+def _build_health(run_data: RunData) -> Callable[[nn.Module], dict[str, float]]:
+    """The signs that training goes wrong, in the centres of a few mosaics, whose photographs need not be known."""
+    splits, reader, device = run_data.splits, run_data.reader, run_data.device
+    raws, photos = (splits["val"] or splits["train"]).raws, run_data.training.photos
+
+    @cache
+    def images() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        chosen = [centre(reader.mosaic(path), WATCHED_SIDE) for path in raws[:: -(-len(raws) // WATCHED)]]
+        mosaics = [reader.mosaic_tensor(mosaic)[None].to(device) for mosaic in chosen]
+        shown = [photo_tensor(centre(read_photo(path), WATCHED_SIDE)) for path in photos[:: -(-len(photos) // WATCHED)]]
+        return mosaics, [run_data.reference(mosaic)[0] for mosaic in mosaics], [image.to(device) for image in shown]
+
+    def health(generator: nn.Module) -> dict[str, float]:
+        mosaics, demosaiced, photographs = images()
+        with torch.no_grad():
+            outputs = [generator(run_data.inputs(mosaic))[0].float().clamp(0, 1) for mosaic in mosaics]
+        return measure(outputs, demosaiced, photographs)
+
+    return health

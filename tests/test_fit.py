@@ -102,7 +102,9 @@ def test_a_run_ends_with_all_its_files(name, small_config):
     wanted |= {f"critic/{c}/{key}" for c in critics for key in ("loss", "gap", "r1", "r2")}
     assert trained[0].keys() >= wanted
     assert {name.split("/")[1] for name in trained[0] if name.startswith("norm/")} == terms
-    assert trained[2] == {"stage": "train", "step": 2, "val_psnr": summary["val_psnr"]["final"]}
+    signs = {f"health/{name}" for name in ("mesh", "structure", "cast")}
+    assert trained[2].keys() == {"stage", "step", "val_psnr", *signs}
+    assert trained[2]["val_psnr"] == summary["val_psnr"]["final"]
 
     files = {"pretrained.pt", "step_0000001.pt", "step_0000002.pt"}
     assert {path.name for path in (folder / "checkpoints").iterdir()} == files

@@ -77,6 +77,7 @@ class Task:
     description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
     identity: Any = None  # of the data, the same in all processes: names and fingerprints of files; data.json holds it
     warning: str = ""  # a caveat to print with the scores; empty if there is none
+    watch: Callable[[str, int, dict[str, float]], list[str]] = lambda stage, step, values: []  # a logged line -> alarms
 
 
 class Run:
@@ -209,7 +210,7 @@ class Run:
         if (checkpoint or state) and not stage.algorithm.finite():
             raise UserError(f"a weight is not finite at {where}: {DIVERGED}")
         if due(self.every.log):
-            self.log.write(stage.name, self.step, self._total_steps(), values | stage.algorithm.rates)
+            self._log(stage, values | stage.algorithm.rates)
             self.gradients.check(values, self.step, stage.name)
         notes = self._validate(stage) if due(self.every.validate) else {}
         if checkpoint:
@@ -220,16 +221,23 @@ class Run:
 
     def _validate(self, stage: Stage) -> dict[str, float]:
         """Write sample images, and the score if there are validation pairs."""
-        validation, generator = self.task.validation, stage.algorithm.result
+        validation, generator, health = self.task.validation, stage.algorithm.result, {}
         if self.group.main:
+            health = validation.health(generator)
             path = self.folder / "samples" / f"{stage.name}_{self.step:07d}.png"
             self.log.show(stage.name, self._total_steps(), validation.save_samples(path, generator))
         score = validation.measure(validation.render(generator))
-        if score is None:
-            return {}
-        self.scores[stage.result] = score
-        self.log.write(stage.name, self.step, self._total_steps(), {validation.name: score})
-        return {validation.name: score}
+        found = {} if score is None else {validation.name: score}
+        self.scores |= {stage.result: score} if found else {}
+        if found or health:
+            self._log(stage, found | health)
+        return found
+
+    def _log(self, stage: Stage, values: dict[str, float]) -> None:
+        """Write a line, and say what is alarming about it."""
+        self.log.write(stage.name, self.step, self._total_steps(), values)
+        for sentence in self.task.watch(stage.name, self.step, values):
+            self._say(f"warning: {sentence}")
 
     def _save_generator(self, name: str, stage: Stage) -> None:
         if self.group.main:

@@ -28,6 +28,7 @@ class Validation:
     samples: Callable[[nn.Module], list[list[Tensor]]]  # a generator -> rows of images (3, H, W) in [0, 1] to look at
     baselines: Mapping[str, Render] = field(default_factory=dict)  # by name, measured once, before training
     group: Group = ALONE  # the processes that share the pairs
+    health: Callable[[nn.Module], dict[str, float]] = lambda generator: {}  # more statistics for the log, by name
 
     @torch.no_grad()
     def measure(self, render: Render) -> float | None:

@@ -282,7 +282,7 @@ def main() -> None:
         raise UserError("the device's memory is full: use --device cpu") from None
     means = rendering.write_tables(candidates, results, header, folder)
     page = (folder if given.output else subject.own_run or candidates[0].folder) / "report.html"
-    scenes = rendering.choose_scenes(candidates[0], render_set, results[0][0], image_format)
+    scenes = rendering.choose_scenes(candidates, render_set, results[0][0], image_format)
     write_report(page, build_report(subject, candidates[0], history, header, means, scenes))
     rendering.print_means(means, header)
     print(f"images: {candidates[0].folder}\nreport: {page}")

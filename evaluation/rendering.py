@@ -216,9 +216,13 @@ def print_means(means: list[dict], header: dict[str, str]) -> None:
 
 
 def choose_scenes(
-    model: Candidate, render_set: RenderSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
+    models: Sequence[Candidate], render_set: RenderSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
 ) -> tuple[list[Scene], list[str]]:
-    """The images for the report, with captions: the worst and best by the first measure, or the first ones unscored."""
+    """The images for the report, with captions: the worst and best by the first measure, or the first ones unscored.
+
+    `rows` are the scores of the first of the models; the others' images are beside its own.
+    """
+    model, *others = [candidate for candidate in models if candidate.folder]
     split, measure = render_set.split, next(iter(next(iter(rows.values()), {})), "")
     order, captions = list(range(len(split.raws)))[: 2 * SHOWN], []
     if measure:
@@ -229,12 +233,16 @@ def choose_scenes(
         order = worst + best
         numbered = [("worst", i) for i in range(len(worst))] + [("best", i) for i in range(len(best))]
         captions = [f"{kind} {i + 1} of {len(ranked)}" for kind, i in numbered]
+
+    def read(candidate: Candidate, mosaic: Path) -> np.ndarray:
+        return iio.imread(candidate.folder / image_format.name_of(mosaic), plugin="pillow")
+
     scenes = []
     for i in order:
         path = split.raws[i]
         mosaic = render_set.reader.mosaic_tensor(render_set.reader.mosaic(path))[None]
         reference = to_8_bit(render_set.reference(mosaic))[0].permute(1, 2, 0).numpy()
-        output = iio.imread(model.folder / image_format.name_of(path), plugin="pillow")
         target = read_photo(split.photos[i]) if render_set.has_targets else None
-        scenes.append(Scene(path.name, reference, output, target, rows.get(path.name, {})))
+        compared = {other.label: read(other, path) for other in others}
+        scenes.append(Scene(path.name, reference, read(model, path), target, rows.get(path.name, {}), compared))
     return scenes, captions or [""] * len(order)

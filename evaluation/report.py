@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -25,6 +25,7 @@ MAX_WIDTH = 1024  # pixels of a picture in the page; wider ones are scaled down
 COLUMN = 512  # CSS pixels to which small pictures are enlarged
 QUALITY = 92  # of the page's JPEGs, which keep the full resolution of colours
 MAX_RANKS = 10  # rows of the ranking
+RESERVED = ("demosaiced", "output", "target", "error")
 SIDES = {"left": ("demosaiced", "output", "error"), "right": ("output", "target", "error")}  # each side's buttons
 
 
@@ -37,6 +38,7 @@ class Scene:
     output: np.ndarray
     target: np.ndarray | None  # None: no ground truth
     scores: dict[str, float]  # {"psnr": 23.1, ...}; may be empty
+    compared: dict[str, np.ndarray] = field(default_factory=dict)  # the images of other models, by label
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ def write_report(path: Path, report: Report) -> None:
         report=report,
         error_factor=ERROR_FACTOR,
         quality=QUALITY,
-        sides=SIDES,
         means=_table(report.means, report),
         ranking=_table(report.ranking[:MAX_RANKS], report),
         ranking_chart=ranking_chart(report.ranking, column=report.ranked_by.partition(" ")[0]),
@@ -188,6 +189,8 @@ def _scene(scene: Scene, caption: str, report: Report) -> dict:
     pictures, has_target = {"demosaiced": scene.demosaiced, "output": scene.output}, scene.target is not None
     if has_target:
         pictures |= {"target": scene.target, "error": error_picture(scene.output, scene.target)}
+    compared = {name if name not in RESERVED else f"model {name}": other for name, other in scene.compared.items()}
+    pictures |= compared
     full_height, full_width = scene.output.shape[:2]
     width = min(full_width, MAX_WIDTH)
     height = max(1, round(full_height * width / full_width))
@@ -199,6 +202,8 @@ def _scene(scene: Scene, caption: str, report: Report) -> dict:
         "height": height,
         "page_width": width * max(1, COLUMN // width),  # a whole multiple, so that all pixels are shown equally large
         "pictures": {name: _data_uri(picture, (width, height)) for name, picture in pictures.items()},
+        "sides": {side: [*(name for name in names if name in pictures), *compared] for side, names in SIDES.items()},
+        "compared": list(compared),
         "shown": {"left": "output", "right": "target"} if has_target else {"left": "demosaiced", "right": "output"},
         "scores": {
             report.labels.get(name, name): _cell(value, report.digits.get(name)) for name, value in scene.scores.items()

@@ -24,7 +24,7 @@ for (const view of document.querySelectorAll(".view")) {
 function show(scene, wanted) {
   const shown = (side) => scene.querySelector(`img.${side}`);
   const buttons = (side) => [...scene.querySelectorAll(`button[data-${side}]`)];
-  if (!Object.values(wanted).every((name) => scene.querySelector(`[data-picture="${name}"]`))) return;
+  if (!Object.values(wanted).every((name) => scene.querySelector(`[data-picture="${CSS.escape(name)}"]`))) return;
   const chosen = { left: shown("left").dataset.picture, right: shown("right").dataset.picture, ...wanted };
   if (chosen.left === chosen.right) {
     // A picture beside itself compares nothing: the side that the button does not name gets another picture.

@@ -103,6 +103,14 @@ def test_a_report_that_fails_leaves_the_old_file(write_page, empty_report, tmp_p
     assert file.name == "report.html" and file.read_text("utf-8") == before
 
 
+def test_alarms_of_the_log_are_shown(write_page, empty_report):
+    log = [{"stage": "train", "step": step, "health/mesh": 4.0, "health/structure": 0.9} for step in (1, 2, 3)]
+    _, page = write_page(replace(empty_report, log=log))
+    assert "Alarm:" in page.text("strong") and {"Mesh and colour cast", "Structure"} <= set(page.text("h3"))
+    _, page = write_page(replace(empty_report, log=log[:1]))
+    assert "Alarm:" not in page.text("strong")
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -122,6 +130,18 @@ def test_pictures_keep_their_colours(write_page, empty_report):
     for name, original in (("demosaiced", red), ("output", red[:, ::-1]), ("target", red)):
         assert np.abs(found[name].astype(int) - original).max() < 30, name
     assert found["error"].mean((0, 1)) == pytest.approx([255, 120, 255], abs=8)
+
+
+@pytest.mark.parametrize("target", (True, False))
+def test_images_of_compared_models_stand_beside_the_output(write_page, empty_report, make_scene, target):
+    one = make_scene(target=target)
+    both = replace(one, compared={"quick": 255 - one.output, "target": one.output})
+    _, page = write_page(replace(empty_report, scenes=[both], captions=["one"]))
+    found = pictures(page)
+    assert np.abs(found["quick"].astype(int) - (255 - one.output)).mean() < 6
+    assert np.abs(found["model target"].astype(int) - one.output).mean() < 6
+    sides = [(side, b[f"data-{side}"]) for b in page.all("button") for side in ("left", "right") if f"data-{side}" in b]
+    assert {("left", "quick"), ("right", "quick"), ("right", "model target")} <= set(sides)
 
 
 def test_without_ground_truth_there_is_no_error_picture(write_page, empty_report, make_scene):

@@ -153,8 +153,8 @@ class Train:
     """Training (Eq. 10 or 11). A weight is the norm of the term's gradient at the generator; 0 removes the term."""
 
     mode: str = "unpaired"
-    """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10; synthetic: paired, with pairs made of the
-    photographs. The table is in tasks/modes.py."""
+    """unpaired: Eq. 11; paired: Eq. 10 without critics; paired_gan: Eq. 10; synthetic and synthetic_gan: paired and
+    paired_gan, with pairs made of the photographs. The table is in tasks/modes.py."""
     steps: int = 30_000
     """Steps of training. The released models come from steps 27,220 to 195,100 (docs/fidelity.md)."""
     lr: float = 5e-4
@@ -163,6 +163,8 @@ class Train:
     """The discriminators' learning rate (section 4.3)."""
     critic_every: int = 10
     """Steps from one update of the discriminators to the next (section 4.3)."""
+    critic_warmup: int = 0
+    """First steps, in which only the discriminators are trained: for a generator that is good already (--init)."""
     lr_of: dict[str, float] = field(default_factory=dict)
     """Learning rates of single discriminators, instead of critic_lr: color 2e-5 lin0 1e-5."""
     every_of: dict[str, int] = field(default_factory=dict)
@@ -223,6 +225,10 @@ class Train:
         )
         _require(self.steps >= 0, f"train.steps must not be negative, but is {self.steps}")
         _require(self.lr > 0 and self.critic_lr > 0, "train.lr and train.critic_lr must be positive")
+        _require(
+            0 <= self.critic_warmup < max(1, self.steps),
+            f"train.critic_warmup must lie in [0, train.steps), but is {self.critic_warmup}",
+        )
         _require(self.critic_every >= 1, f"train.critic_every must be at least 1, not {self.critic_every}")
         _require(all(lr > 0 for lr in self.lr_of.values()), "the rates of train.lr_of must be positive")
         _require(all(n >= 1 for n in self.every_of.values()), "the steps of train.every_of must be at least 1")

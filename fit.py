@@ -208,11 +208,9 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),
         ("backbones.vit_size" in given and not vit, "--backbones.vit-size is for --train.color-critic vit"),
         ("backbones.vit_normalise" in given and not vit, "--backbones.vit-normalise is for --train.color-critic vit"),
+        (train.critic_warmup and not critics, f"mode {train.mode} has no critics to warm up"),
         ("released.penalty_times_100" in given and not critics, f"mode {train.mode} has no critics"),
-        (
-            "released.untrained_fc1" in given and not convolutional,
-            "--released.untrained-fc1: no critic has a layer fc1",
-        ),
+        ("released.untrained_fc1" in given and not convolutional, "--released.untrained-fc1: no critic has it"),
         ("released.swapped_lpips" in given and not with_lpips, f"mode {train.mode} does not train with LPIPS+"),
         ("released.luminance_content" in given and not with_lpips, f"mode {train.mode} compares luminance already"),
         (

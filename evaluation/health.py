@@ -4,6 +4,7 @@ A mesh of two pixels, a colour that died or was inverted, and a colour cast are 
 won is seen in its logits. `Watch` turns them into sentences that say what to do.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -55,8 +56,9 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Rule:
-    """When a statistic of the log is a cause for alarm: if its mean over `lines` lines exceeds `limit`, times `sign`.
+    """When a statistic of the log is a cause for alarm: if it is beyond `limit` in `lines` lines one after another.
 
+    Early in training it may be, and fall; so there is none while the excess is less than half of that `lines` before.
     The limits separate the runs of docs/ablations.md that went wrong from the others (docs/beyond.md).
     """
 
@@ -71,14 +73,14 @@ RULES = (
     Rule(
         "health/mesh",
         1.5,
-        2,
+        3,
         "the images have a mesh of two pixels (amplitude {value:.1f} of 255): raise the weight of the total variation, "
         "or lower the learning rates",
     ),
     Rule(
         "health/structure",
         0.5,
-        2,
+        3,
         "a colour of the images no longer follows the mosaics (correlation {value:.2f}): it has died or is inverted. "
         "Continue from an earlier checkpoint (--init) with lower rates, or raise the weight of the content loss",
         sign=-1,
@@ -86,7 +88,7 @@ RULES = (
     Rule(
         "health/cast",
         35.0,
-        2,
+        3,
         "the images have a colour cast that the photographs do not have ({value:.0f} of 255): choose an earlier "
         "checkpoint, lower the learning rates, or fit the colours first (fit.py quick)",
     ),
@@ -104,7 +106,7 @@ RULES = (
 class Watch:
     """Looks at the lines of a log, one after another, and says once for each statistic and stage what is wrong."""
 
-    recent: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (stage, statistic) -> last values
+    recent: dict[tuple[str, str], deque[float]] = field(default_factory=dict)  # (stage, statistic) -> last excesses
     said: set[tuple[str, str]] = field(default_factory=set)
 
     def look(self, stage: str, step: int, values: dict[str, float]) -> list[str]:
@@ -112,13 +114,13 @@ class Watch:
         found = []
         for rule in RULES:
             for name in (name for name in values if name.endswith(rule.statistic)):
-                last = self.recent.setdefault((stage, name), [])
-                last[:] = [*last[1 - rule.lines :], values[name]] if rule.lines > 1 else [values[name]]
-                mean = sum(last) / len(last)
-                if len(last) == rule.lines and rule.sign * (mean - rule.limit) > 0 and (stage, name) not in self.said:
+                excess = self.recent.setdefault((stage, name), deque(maxlen=rule.lines))
+                excess.append(rule.sign * (values[name] - rule.limit))
+                wrong = len(excess) == rule.lines and min(excess) > 0 and excess[-1] > excess[0] / 2
+                if wrong and (stage, name) not in self.said:
                     self.said.add((stage, name))
-                    subject = name.split("/")[1]
-                    found.append(f"step {step} of {stage}: {rule.sentence.format(value=mean, name=subject)}")
+                    sentence = rule.sentence.format(value=values[name], name=name.split("/")[1])
+                    found.append(f"step {step} of {stage}: {sentence}")
         return found
 
 

@@ -75,6 +75,7 @@ MODES: dict[str, Mode] = {
     "paired": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), needs_pairs=True),
     "paired_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), needs_pairs=True),
     "synthetic": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED)), synthetic=True),
+    "synthetic_gan": Mode((PRETRAIN, StagePlan("train", "final", _PAIRED, ("texture",))), synthetic=True),
 }
 
 
@@ -167,7 +168,8 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         critic_optimizer=critic_optimizer,
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
-        schedule=_schedule(train.schedule, optimizer, train.steps),
+        warmup=train.critic_warmup if adversaries else 0,
+        schedule=_schedule(train.schedule, optimizer, train.steps - train.critic_warmup),
         critic_schedule=_schedule(
             train.schedule, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})
         ),

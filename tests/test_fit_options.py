@@ -159,7 +159,7 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
         (["--released.swapped-lpips"], "mode unpaired does not train with LPIPS+"),
         (["--released.luminance-content"], "mode unpaired compares luminance already"),
         (["--released.penalty-times-100", "--train.mode", "paired"], "mode paired has no critics"),
-        (["--released.untrained-fc1", "--train.mode", "paired"], "--released.untrained-fc1: no critic has a layer fc1"),
+        (["--released.untrained-fc1", "--train.mode", "paired"], "--released.untrained-fc1: no critic has it"),
         (
             ["--backbones.vit-normalise", "--train.mode", "paired"],
             "--backbones.vit-normalise is for --train.color-",

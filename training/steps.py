@@ -108,6 +108,7 @@ class Trainer:
     critic_optimizer: torch.optim.Optimizer | None = None
     adversarial: AdversarialLoss | None = None
     clip_norm: float = 1.0  # the norm to which each critic's gradient is clipped
+    warmup: int = 0  # first steps, in which only the critics are trained
     schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.modes builds it)
     critic_schedule: LRScheduler | None = None  # of the critics'
     ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
@@ -148,7 +149,8 @@ class Trainer:
         reference = self._features_of(batch.reference, self.compared_with("reference"))
         image = generated.detach().requires_grad_()
         statistics, gradients, fake = self.image_gradients(image, real, reference)
-        statistics |= self._update_generator(generated, gradients)
+        if number > self.warmup:
+            statistics |= self._update_generator(generated, gradients)
         if due := [adversary for adversary in self.adversaries if number % adversary.every == 0]:
             statistics |= self._update_critics(due, fake, real)
         return statistics

@@ -79,10 +79,20 @@ def test_an_alarm_needs_several_lines_beyond_its_limit_and_sounds_once(rule):
     assert rule.statistic.startswith("health") or "the critic lin0 tells all" in sentence
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.statistic)
+def test_what_gets_better_is_no_alarm(rule):
+    name = rule.statistic if rule.statistic.startswith("health") else "critic/lin0/gap"
+    falling = [rule.limit + rule.sign * 2.0 * 0.7**line for line in range(60)]
+    if rule.lines < 10:
+        falling = [rule.limit + rule.sign * 2.0 * 0.4**line for line in range(20)]
+    assert alarms(log_of(name, falling)) == []
+
+
 def test_each_stage_is_watched_anew():
     watch, values = Watch(), {"health/mesh": 9.0}
-    assert watch.look("pretrain", 1, values) == [] and watch.look("train", 1, values) == []
-    assert len(watch.look("train", 2, values)) == len(watch.look("pretrain", 2, values)) == 1
+    for step in (1, 2):
+        assert watch.look("pretrain", step, values) == [] and watch.look("train", step, values) == []
+    assert len(watch.look("train", 3, values)) == len(watch.look("pretrain", 3, values)) == 1
 
 
 def test_lines_without_signs_are_passed_over():

@@ -61,7 +61,10 @@ class Data:
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
     reference: Literal["published", "transport"] = "published"
-    """What the content loss and Eq. 12 compare with: section 3.1's rendering, or colours fitted to the photographs."""
+    """What the content loss and Eq. 12 compare with: section 3.1's rendering, or that of a fitted colour map."""
+    color_map: Literal["transport", "statistics"] = "transport"
+    """How the map of data.reference transport and of synthetic pairs is fitted: by optimal transport of all colours, or
+    by few parameters, to what varies little from scene to scene (docs/beyond.md)."""
     weights: Literal["equal", "semantic"] = "equal"
     """Weights of the photographs, mode unpaired; semantic: such that their scenes are those of the mosaics."""
     val_count: int = 1024
@@ -362,7 +365,7 @@ PRESETS: dict[str, Config] = {
     # Not the paper's method: colours fitted without pairs, and pairs made of the photographs (docs/beyond.md).
     "quick": Config(
         run="quick",
-        data=Data(patch=64, batch=8, workers=0, flips=True, val_count=64, test_count=0),
+        data=Data(patch=64, batch=8, workers=0, flips=True, val_count=64, test_count=0, color_map="statistics"),
         backbones=Backbones("auto"),
         pretrain=Pretrain(steps=0, content=0),
         train=Train(

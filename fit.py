@@ -186,7 +186,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
     """
     isp.check_names(config)
-    isp.refuse_unused_fits(config)
+    isp.refuse_unused_fits(config, "data.color_map" in given)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
     files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root

@@ -37,8 +37,8 @@ GAME = (  # the settings of docs/results.md
     "--log.val-every 400 --log.save-every 400 --log.state-every 400"
 )
 TOWARDS = (
-    "--train.mode unpaired --train.steps 0 --data.reference transport --pretrain.steps 4000 --pretrain.lr 4e-3 "
-    "--pretrain.schedule cosine --pretrain.mse 1 --pretrain.content 0 --pretrain.tv 0"
+    "--train.mode unpaired --train.steps 0 --data.reference transport --data.color-map transport --pretrain.steps 4000 "
+    "--pretrain.lr 4e-3 --pretrain.schedule cosine --pretrain.mse 1 --pretrain.content 0 --pretrain.tv 0"
 )
 
 # A way to train -> (the pairs that it sees, its options). "paired" are ceilings: they see the mosaics' own photographs.
@@ -46,17 +46,18 @@ WAYS = {
     "published game": ("unpaired", GAME),
     "towards transport": ("unpaired", f"quick {TOWARDS} {SCHEDULE}"),
     "towards transport, weighted": ("unpaired", f"quick --data.weights semantic {TOWARDS} {SCHEDULE}"),
-    "synthetic pairs": ("unpaired", f"quick {SCHEDULE}"),
-    "synthetic pairs, weighted": ("unpaired", f"quick --data.weights semantic {SCHEDULE}"),
+    "synthetic pairs": ("unpaired", f"quick --data.color-map transport {SCHEDULE}"),
+    "synthetic pairs, statistics": ("unpaired", f"quick {SCHEDULE}"),
+    "synthetic pairs, weighted": ("unpaired", f"quick --data.color-map transport --data.weights semantic {SCHEDULE}"),
     "paired, MSE": ("paired", f"quick --train.mode paired {SCHEDULE}"),
     "paired, Eq. 10": ("paired", f"{GAME} --train.mode paired --train.content 1 --train.tv 1"),
 }
 # The same for cameras whose light and exposure change from scene to scene (data/conditions.py, data/context.py).
 for kind in ("exposure", "gray_world", "as_shot"):
-    for way in ("synthetic pairs", "paired, MSE"):
+    for way in ("synthetic pairs", "synthetic pairs, statistics", "paired, MSE"):
         WAYS[f"{way}, {kind}"] = (WAYS[way][0], f"{WAYS[way][1]} --data.normalise {kind}")
 WAYS["towards transport, as_shot"] = ("unpaired", f"{WAYS['towards transport'][1]} --data.normalise as_shot")
-for way in ("paired, MSE", "paired, MSE, as_shot", "synthetic pairs, as_shot"):
+for way in ("paired, MSE", "paired, MSE, as_shot", "synthetic pairs, statistics, as_shot"):
     WAYS[f"{way}, context"] = (WAYS[way][0], f"{WAYS[way][1]} --model efficient-context")
 
 
@@ -89,7 +90,15 @@ def link(files: Sequence[Path], folder: Path) -> None:
         os.symlink(file.resolve(), folder / file.name)
 
 
-def split_pairs(pairs: str, out: Path, group: int) -> None:
+def few(chosen: np.ndarray, files: int, group: int) -> np.ndarray:
+    """At most so many of the files, in whole groups, drawn at random; 0: all."""
+    if not 0 < files < len(chosen):
+        return chosen
+    groups = chosen.reshape(-1, group)
+    return groups[np.sort(np.random.default_rng(0).permutation(len(groups))[: files // group])].ravel()
+
+
+def split_pairs(pairs: str, out: Path, group: int, files: int) -> None:
     """Link the pairs into the datasets OUT/SPLIT/{unpaired,paired}, of layout "ntire26". Raises `UserError`."""
     splits = open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
     if out.exists():
@@ -99,7 +108,7 @@ def split_pairs(pairs: str, out: Path, group: int) -> None:
     if len(splits["train"]) % group:
         raise UserError(f"{pairs} has {len(splits['train'])} training pairs, which --group {group} does not divide")
     for name in SPLITS:
-        mosaics, photographs = halves(splits["train"], name, group)
+        mosaics, photographs = (few(side, files, group) for side in halves(splits["train"], name, group))
         for kind, shown in (("unpaired", photographs), ("paired", mosaics)):
             folder = out / name / kind
             link(splits["train"].take(mosaics).raws, folder / "train" / "raws")
@@ -173,6 +182,7 @@ def main() -> None:
     splitting = steps.add_parser("split", help="link a set of pairs into datasets")
     splitting.add_argument("pairs", help="a dataset of layout fujifilm")
     splitting.add_argument("data", type=Path, help="the folder to make")
+    splitting.add_argument("--files", type=int, default=0, metavar="N", help="at most so many on a side (all)")
     splitting.add_argument("--group", type=int, default=1, metavar="N", help="pairs that are parts of one photograph")
     for name in ("commands", "results"):
         step = steps.add_parser(name)
@@ -184,7 +194,7 @@ def main() -> None:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = options.parse_args(sys.argv[1:end])
     if given.step == "split":
-        split_pairs(given.pairs, given.data, given.group)
+        split_pairs(given.pairs, given.data, given.group, given.files)
     else:
         print("\n".join(commands(given, sys.argv[end + 1 :]) if given.step == "commands" else results(given)))
 

@@ -101,23 +101,26 @@ def sample_colors(images: Iterable[Tensor], count: int, rng: np.random.Generator
 # --- the fit ---------------------------------------------------------------------------------------------------------
 
 
-def fit_color_map(camera: np.ndarray, photographs: np.ndarray, seed: int = 0) -> ColorMap:
+def fit_color_map(
+    camera: np.ndarray, photographs: np.ndarray, seed: int = 0, carry: Callable[[np.ndarray], np.ndarray] | None = None
+) -> ColorMap:
     """Fit a map of colours (P, 3) of a camera to the distribution of those of photographs (Q, 3), all in [0, 1].
 
-    Raises `UserError` for colours that are all alike, and for a map that brings them no nearer to the photographs'.
+    With `carry`, it is fitted to where this function carries the camera's colours, instead of optimal transport. Raises
+    `UserError` for colours that are all alike, and if transport brings them no nearer to the photographs'.
     """
     for colors, side in ((camera, "mosaics"), (photographs, "photographs")):
         if np.ptp(colors, axis=0).min() < 1e-3:
             raise UserError(f"a colour of the {side} has the same value everywhere: no colour map can be fitted")
     rng = np.random.default_rng(seed)
-    moved = transport(camera, photographs, ROUNDS, rng)
+    moved = carry(camera) if carry else transport(camera, photographs, ROUNDS, rng)
     coefficients, *_ = np.linalg.lstsq(_design(camera, DEGREE), moved, rcond=None)
     fitted = ColorMap(tuple(map(tuple, coefficients.tolist())))
     directions = torch.from_numpy(special_ortho_group.rvs(3, size=DIRECTIONS, random_state=rng)[:, 0])
     mapped = fitted.of_pixels(camera).clip(0, 1)
     own, mapped, wanted = (torch.from_numpy(colors) for colors in (camera, mapped, photographs))
     before, after = sliced_distance(own, wanted, directions), sliced_distance(mapped, wanted, directions)
-    if not after < before:
+    if not (carry or after < before):
         raise UserError(
             f"no colour map brings the mosaics nearer to the photographs (distance {before:.4f} before, {after:.4f} "
             "after): are both of the kind that they should be? Use --data.reference published"

@@ -129,15 +129,20 @@ def unused_weights(config: Config) -> list[str]:
     return unused
 
 
-def refuse_unused_fits(config: Config) -> None:
-    """Raise `UserError` if the fitted colour map, synthetic pretraining or weights would have no effect."""
+def refuse_unused_fits(config: Config, given_map: bool) -> None:
+    """Raise `UserError` if the fitted colour map, synthetic pretraining or weights would have no effect.
+
+    `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
+    """
     mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
     pretrains, terms = pretrain.steps > 0 and not config.init, mode.stage("train").terms.items()
     compared = pretrains and pretrain.data == "mosaics" and (pretrain.content > 0 or pretrain.mse > 0)
     compared |= train.steps > 0 and any(other == "reference" and getattr(train, name) > 0 for name, (_, other) in terms)
     synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
+    fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")
     for unused, sentence in (
         (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
+        (given_map and not fits, "there is no colour map for --data.color-map to fit"),
         (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
         (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
     ):

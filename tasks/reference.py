@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from config import Config
+from data import statistics
 from data.files import Reader, read_photo
 from data.folders import Split
 from data.noise import estimate_noise
@@ -75,13 +78,16 @@ def fit_reference(
             f"a colour map needs at least {FEWEST} mosaics and {FEWEST} photographs, but there are {len(raws)} and "
             f"{len(set(photos))}: add files, or train without it (--data.reference published, no synthetic pairs)"
         )
-    rng = np.random.default_rng(config.seed)
+    rng, thumbnails = np.random.default_rng(config.seed), ([], [])
     with Progress("colours", 0, len(raws) + len(photos), quiet=quiet, unit="image") as progress:
         demosaiced = (camera_image(path, reader, published)[0] for path in progress.over(raws))
-        camera = sample_colors(demosaiced, len(raws), rng)
+        camera = sample_colors(_collect(demosaiced, thumbnails[0]), len(raws), rng)
         shown = (photo_tensor(read_photo(path)) for path in progress.over(photos))
-        colors = sample_colors(shown, len(photos), rng)
-    color_map = fit_color_map(camera, colors, config.seed)
+        colors = sample_colors(_collect(shown, thumbnails[1]), len(photos), rng)
+    carry = None
+    if config.data.color_map == "statistics":
+        carry = partial(statistics.carry, statistics.fit_rendering(*thumbnails))
+    color_map = fit_color_map(camera, colors, config.seed, carry)
     fitted = TransportReference(reader.sensor, published.demosaic, color_map, _most(reader))
     reference = fitted if mapped else published
     if not synthetic:
@@ -93,6 +99,13 @@ def fit_reference(
     normalised = raws if reader.normalisation != "off" else ()
     gains = tuple(reader.gains(path, reader.recorded(path)) for path in normalised)
     return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read, gains), color_map)
+
+
+def _collect(images: Iterable[Tensor], thumbnails: list[Tensor]) -> Iterator[Tensor]:
+    """The images, whose thumbnails are added to the list as they pass."""
+    for image in images:
+        thumbnails.append(statistics.thumbnail(image))
+        yield image
 
 
 def camera_image(path: Path, reader: Reader, published: Reference) -> Tensor:

@@ -72,6 +72,15 @@ def test_a_network_can_be_trained_on_synthetic_pairs_alone(config):
     assert (fit.train(config) / "summary.json").is_file()
 
 
+@pytest.mark.usefixtures("restored", "cached_networks")
+def test_critics_of_texture_can_be_added_to_synthetic_pairs(config):
+    train = QUICK | {"mode": "synthetic_gan", "steps": 3, "critic_warmup": 1, "adv_lin0": 0.1, "adv_lin3": 0.1}
+    config = vary(config, pretrain={"steps": 0}, train=train, data={"color_map": "statistics"})
+    trainer = isp.build_task(config, CPU, ALONE, resume=False).stages[1].algorithm
+    assert [adversary.name for adversary in trainer.adversaries] == ["lin0", "lin3"] and trainer.warmup == 1
+    assert (fit.train(config) / "summary.json").is_file()
+
+
 def test_few_files_are_refused(cheap_config):
     with pytest.raises(UserError, match="a colour map needs at least 10 mosaics and 10 photographs, but there are"):
         isp.build_task(vary(cheap_config, data={"reference": "transport"}), CPU, ALONE, resume=False)
@@ -221,6 +230,8 @@ def stand_in(*sides):
             "no stage compares with --data.reference",
         ),
         (["--train.mode", "paired", "--data.weights", "semantic"], "mode paired draws pairs, without --data.weights"),
+        (["--data.color-map", "statistics"], "there is no colour map for --data.color-map to fit"),
+        (["quick", "--train.critic-warmup", "5"], "mode synthetic has no critics to warm up"),
         (["--pretrain.steps", "0", "--pretrain.data", "synthetic"], "there is no pretraining for --pretrain.data"),
         (["--init", "x.pt", "--pretrain.schedule", "cosine"], "there is no pretraining for --pretrain.data"),
     ),
@@ -238,6 +249,10 @@ def test_a_setting_without_effect_is_refused(arguments, message):
         ["quick", "--train.lpips", "1", "--released.swapped-lpips"],
         ["quick", "--train.content", "1", "--released.luminance-content"],
         ["quick", "--data.weights", "semantic"],
+        ["quick", "--train.mode", "paired"],
+        ["quick", "--data.color-map", "transport"],
+        ["quick", "--train.mode", "synthetic_gan", "--train.critic-warmup", "5"],
+        ["--data.reference", "transport", "--data.color-map", "statistics"],
         ["--train.mode", "paired", "--data.reference", "transport", "--pretrain.schedule", "cosine"],
     ),
 )

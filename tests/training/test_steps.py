@@ -164,6 +164,18 @@ def test_a_critic_is_updated_at_every_so_many_steps():
     assert updated == [False, False, True, False, False, True, False]
 
 
+def test_only_critics_are_trained_while_they_warm_up():
+    trainer = make_trainer((TV,), ("low",), (RecordingView("low").view,), warmup=2)
+    changed = []
+    for number in (1, 2, 3):
+        before = [flat(network) for network in (trainer.generator, trainer.adversaries[0].critic)]
+        statistics = trainer.step(make_batch(number), number)
+        after = [flat(network) for network in (trainer.generator, trainer.adversaries[0].critic)]
+        changed.append([not torch.equal(a, b) for a, b in zip(after, before, strict=True)])
+        assert ("norm/tv" in statistics) == (number == 3) and "loss/tv" in statistics
+    assert changed == [[False, True], [False, True], [True, True]]
+
+
 @pytest.mark.parametrize("clip_norm", (0.01, 1e9))
 def test_each_critic_s_gradient_is_clipped_separately(clip_norm):
     view = RecordingView("low", "high").view

@@ -18,7 +18,7 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/python fit.py demo --resume
 	$(BIN)/python process_set.py --run demo --n 2 --step 1
-	$(BIN)/python fit.py quick --run demo-quick --data.root datasets/demo --data.val-count 0 --resume
+	$(BIN)/python fit.py quick --run demo-quick --data.root datasets/demo --resume
 	$(BIN)/python process_set.py --run demo-quick --n 2 --step 1
 	$(BIN)/python test_model.py --run demo --compare demo-quick --split val
 

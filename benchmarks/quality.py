@@ -1,6 +1,6 @@
 """Compare ways to train without pairs, on several splits of a set of pairs into mosaics and photographs.
 
-python benchmarks/quality.py split PAIRS DATA                 link the pairs into datasets: DATA/hash, DATA/swap, ...
+python benchmarks/quality.py split PAIRS DATA [--group 4]     link the pairs into datasets: DATA/hash, DATA/swap, ...
 python benchmarks/quality.py commands DATA [-- OPTION ...]    print a line for each run: way x split x seed
 python benchmarks/quality.py results DATA                     the table of all runs that are trained and scored
 
@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import common  # noqa: F401 - adds the repository's root to sys.path
@@ -100,9 +101,7 @@ def few(chosen: np.ndarray, files: int, group: int) -> np.ndarray:
 
 def split_pairs(pairs: str, out: Path, group: int, files: int) -> None:
     """Link the pairs into the datasets OUT/SPLIT/{unpaired,paired}, of layout "ntire26". Raises `UserError`."""
-    splits = open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
-    if out.exists():
-        raise UserError(f"{out} exists: name another folder")
+    splits = _open(pairs, out)
     if not splits["val"]:
         raise UserError(f"{pairs} has no val/ with pairs")
     if len(splits["train"]) % group:
@@ -110,13 +109,32 @@ def split_pairs(pairs: str, out: Path, group: int, files: int) -> None:
     for name in SPLITS:
         mosaics, photographs = (few(side, files, group) for side in halves(splits["train"], name, group))
         for kind, shown in (("unpaired", photographs), ("paired", mosaics)):
-            folder = out / name / kind
-            link(splits["train"].take(mosaics).raws, folder / "train" / "raws")
-            link(splits["train"].take(shown).photos, folder / "train" / "jpegs")
-            link(splits["val"].raws, folder / "val" / "raws")
-            link(splits["val"].photos, folder / "val" / "jpegs")
-            for side in ("train", "val"):
-                link(tables_of(splits[side].raws), folder / side)
+            train = splits["train"].take(mosaics).raws, splits["train"].take(shown).photos
+            _link_dataset(out / name / kind, train, (splits["val"].raws, splits["val"].photos))
+
+
+def leave_out(pairs: str, out: Path, group: int) -> None:
+    """Link few pairs into the datasets OUT/fold0, ..., each with another group to validate on. Raises `UserError`."""
+    pairs = _open(pairs, out)["train"]
+    for fold in range(len(pairs) // group):
+        own = range(fold * group, (fold + 1) * group)
+        train, val = (pairs.take([i for i in range(len(pairs)) if (i in own) == left]) for left in (False, True))
+        for kind in ("unpaired", "paired"):
+            _link_dataset(out / f"fold{fold}" / kind, (train.raws, train.photos), (val.raws, val.photos))
+
+
+def _open(pairs: str, out: Path) -> dict[str, Split]:
+    if out.exists():
+        raise UserError(f"{out} exists: name another folder")
+    return open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
+
+
+def _link_dataset(folder: Path, train: tuple[Sequence[Path], ...], val: tuple[Sequence[Path], ...]) -> None:
+    """FOLDER/{train,val}/{raws,jpegs}, and the tables of the mosaics."""
+    for split, (raws, photos) in (("train", train), ("val", val)):
+        link(raws, folder / split / "raws")
+        link(photos, folder / split / "jpegs")
+        link(tables_of(raws), folder / split)
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
@@ -176,27 +194,37 @@ def _scores(given: argparse.Namespace, way: str, split: str, column: str) -> lis
     return found
 
 
+def _place(split: str) -> tuple[int, str]:
+    """Where a split comes in tables."""
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS), split
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     steps = options.add_subparsers(dest="step", required=True)
     splitting = steps.add_parser("split", help="link a set of pairs into datasets")
     splitting.add_argument("pairs", help="a dataset of layout fujifilm")
     splitting.add_argument("data", type=Path, help="the folder to make")
+    splitting.add_argument("--leave-out", action="store_true", help="folds, instead, of very few pairs")
     splitting.add_argument("--files", type=int, default=0, metavar="N", help="at most so many on a side (all)")
     splitting.add_argument("--group", type=int, default=1, metavar="N", help="pairs that are parts of one photograph")
     for name in ("commands", "results"):
         step = steps.add_parser(name)
         step.add_argument("data", type=Path, help="the folder that `split` made")
         step.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help="only these")
-        step.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS), metavar="S", help="only these")
+        step.add_argument("--splits", nargs="+", metavar="S", help="only these (all in DATA)")
         step.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="(0 1 2)")
         step.add_argument("--runs", default="runs", metavar="DIR", help="folder of the runs (%(default)s)")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = options.parse_args(sys.argv[1:end])
     if given.step == "split":
-        split_pairs(given.pairs, given.data, given.group, given.files)
-    else:
-        print("\n".join(commands(given, sys.argv[end + 1 :]) if given.step == "commands" else results(given)))
+        make = leave_out if given.leave_out else partial(split_pairs, files=given.files)
+        make(given.pairs, given.data, given.group)
+        return
+    if not given.data.is_dir():
+        raise UserError(f"no folder {given.data}: make it with `split`")
+    given.splits = given.splits or sorted((path.name for path in given.data.glob("[!.]*")), key=_place)
+    print("\n".join(commands(given, sys.argv[end + 1 :]) if given.step == "commands" else results(given)))
 
 
 if __name__ == "__main__":

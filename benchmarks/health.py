@@ -20,7 +20,7 @@ from training.distributed import ALONE
 
 
 def signs(run: Path, count: int) -> list[str]:
-    """A line for each of `count` checkpoints of a run, evenly spaced, with the last one; then alarms, also of its log."""
+    """A line for each of about `count` checkpoints of a run, evenly spaced; then alarms, also of its log."""
     config, device, lines, watch, heard = load(run / "config.json"), torch.device("cpu"), [], Watch(), []
     health = isp.build_task(config, device, ALONE, resume=True).validation.health
     found = checkpoints(run)[::-1][:: max(1, len(checkpoints(run)) // count)][::-1]

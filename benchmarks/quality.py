@@ -49,6 +49,7 @@ WAYS = {
     "towards transport, weighted": ("unpaired", f"quick --data.weights semantic {TOWARDS} {SCHEDULE}"),
     "synthetic pairs": ("unpaired", f"quick --data.color-map transport {SCHEDULE}"),
     "synthetic pairs, statistics": ("unpaired", f"quick {SCHEDULE}"),
+    "synthetic pairs, statistics, LPIPS+": ("unpaired", f"quick --train.lpips 1 {SCHEDULE}"),
     "synthetic pairs, weighted": ("unpaired", f"quick --data.color-map transport --data.weights semantic {SCHEDULE}"),
     "paired, MSE": ("paired", f"quick --train.mode paired {SCHEDULE}"),
     "paired, Eq. 10": ("paired", f"{GAME} --train.mode paired --train.content 1 --train.tv 1"),
@@ -58,7 +59,9 @@ for kind in ("exposure", "gray_world", "as_shot"):
     for way in ("synthetic pairs", "synthetic pairs, statistics", "paired, MSE"):
         WAYS[f"{way}, {kind}"] = (WAYS[way][0], f"{WAYS[way][1]} --data.normalise {kind}")
 WAYS["towards transport, as_shot"] = ("unpaired", f"{WAYS['towards transport'][1]} --data.normalise as_shot")
-for way in ("paired, MSE", "paired, MSE, as_shot", "synthetic pairs, statistics, as_shot"):
+BEST = "synthetic pairs, statistics, as_shot"
+WAYS[f"{BEST}, LPIPS+"] = (WAYS[BEST][0], f"{WAYS[BEST][1]} --train.lpips 1")
+for way in ("paired, MSE", "paired, MSE, as_shot", BEST):
     WAYS[f"{way}, context"] = (WAYS[way][0], f"{WAYS[way][1]} --model efficient-context")
 
 

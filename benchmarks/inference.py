@@ -189,7 +189,8 @@ def main() -> None:
     options = parser(__doc__, repeats=15)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
     models = ["efficient", "robust", "rmfa-tiny"]
-    options.add_argument("--models", nargs="+", default=models, choices=MODELS, help="(%(default)s)")
+    published = [name for name, spec in MODELS.items() if spec.input_format != "packed_context"]
+    options.add_argument("--models", nargs="+", default=models, choices=published, help="(%(default)s)")
     options.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="sizes of the mosaic (all)")
     options.add_argument("--compile", action="store_true", help="also time the compiled network (takes minutes)")
     given = options.parse_args()

@@ -116,7 +116,6 @@ def noted(path: Path) -> tuple[float | None, float | None, float | None]:
     return row
 
 
-@cache
 def table_of(folder: Path) -> Path | None:
     """The table of the mosaics in `folder`, if there is one."""
     return next((place / TABLE for place in (folder, folder.absolute().parent) if (place / TABLE).is_file()), None)

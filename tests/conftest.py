@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from pretrained import backbones, perceptual
 from training.checkpoint import save_generator
 
 from . import fit_runs
+from .benchmark_runs import FOLDER, load_benchmark
 
 STEPS = 10  # from one checkpoint of a made run to the next
 
@@ -132,6 +134,17 @@ def call(monkeypatch, capsys):
         return status, printed.out + printed.err
 
     return run
+
+
+# --- benchmarks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """load(name): a benchmark as a module."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield load_benchmark
+    sys.modules.pop("common", None)
 
 
 # --- training in the test process ------------------------------------------------------------------------------------

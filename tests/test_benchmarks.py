@@ -1,7 +1,6 @@
 """The benchmarks compare what they claim to compare, and their JSON files have the keys that are read from them."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import shlex
@@ -22,37 +21,17 @@ from data.sensor import SENSORS
 from errors import UserError
 from evaluation.tables import Table
 from models import MODELS
-from tasks.data import open_data
 from tasks.features import Networks
 from tasks.isp import build_generator
 from tasks.modes import build_trainer
 from training.log import Stopwatch
 from training.steps import Batch
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+from .benchmark_runs import FOLDER, run_main
+
+WITHOUT_JSON = ("ablations", "health", "paper_run", "quality", "selection")
 BENCHMARKS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """load(name): a benchmark as a module; it does not replace the module of the same name at the root."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-
-    def module(name: str):
-        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-        found = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = found
-        spec.loader.exec_module(found)
-        return found
-
-    yield module
-    sys.modules.pop("common", None)
-
-
-def run_main(load, monkeypatch, name: str, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-    load(name).main()
 
 
 @pytest.mark.parametrize("target_gradients", (False, True))
@@ -106,7 +85,7 @@ def test_libraw_reads_the_mosaic_of_the_dng_file(load):
         assert raw.postprocess().shape == (64, 96, 3)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("rmfa-medium", "rmfa-large")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("rmfa-medium", "rmfa-large", "efficient-context")])
 def test_all_ways_to_develop_a_mosaic_give_the_same_image(load, name):
     module = load("inference")
     ways = module.ways_to_develop(name, (32, 48), CPU)  # asserts that "ours" and "as released" give the same image
@@ -205,57 +184,14 @@ def test_ablations_tables_the_last_checkpoints_scores(load, monkeypatch, capsys,
         run_main(load, monkeypatch, "ablations", "table4", *options)
 
 
-# --- quality ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def splits(load, monkeypatch, tmp_path, make_pairs):
-    """Six pairs in the splits that `quality` makes."""
-    root = tmp_path / "pairs"
-    make_pairs(root / "train" / "mediatek_raw", root / "train" / "fujifilm", 6, 0)
-    make_pairs(root / "val" / "mediatek_raw", root / "val" / "fujifilm", 2, 1)
-    run_main(load, monkeypatch, "quality", "split", root, tmp_path / "data")
-    return tmp_path / "data"
-
-
-def test_each_split_parts_the_scenes(splits):
-    def stems(kind: str, side: str, split: str) -> set[str]:
-        return {path.stem for path in (splits / split / kind / "train" / side).iterdir()}
-
-    seen = set()
-    for split in ("hash", "swap", "name", "random0", "random1"):
-        mosaics, photographs = stems("unpaired", "raws", split), stems("unpaired", "jpegs", split)
-        assert len(mosaics) == len(photographs) == 3 and not mosaics & photographs
-        assert stems("paired", "raws", split) == stems("paired", "jpegs", split) == mosaics
-        seen.add(frozenset(mosaics))
-    assert stems("unpaired", "raws", "hash") == stems("unpaired", "jpegs", "swap") and len(seen) >= 3
-    config = fit.parse(["--data.layout", "ntire26", "--data.root", str(splits / "name" / "unpaired"), "--data.no-demo"])
-    found, _, _ = open_data(config[0])
-    assert not found["train"].paired and len(found["val"]) == 2 and found["val"].paired
-
-
-def test_quality_prints_a_command_that_fit_accepts_for_each_run(load, monkeypatch, capsys, splits):
-    options = ("--splits", "hash", "name", "--seeds", "0", "1", "--runs", "R", "--", "--data.cfa", "grbg")
-    run_main(load, monkeypatch, "quality", "commands", splits, *options)
+def test_health_prints_signs_and_alarms_of_a_run(load, monkeypatch, cheap_config, restored, capsys):
+    folder = fit.train(cheap_config)
+    with open(folder / "log.jsonl", "a") as log:
+        log.write('{"stage": "train", "step": 9, "health/mesh": 4.0}\n' * 3)
+    run_main(load, monkeypatch, "health", folder, "--checkpoints", 2)
     lines = capsys.readouterr().out.splitlines()
-    names = set()
-    for line in lines:
-        train, score = (shlex.split(part) for part in line.split(" && "))
-        config, resume = fit.parse(train[2:])
-        assert resume and config.data.cfa == "grbg" and config.run in score[score.index("--checkpoint") + 1]
-        names.add(config.run)
-    assert len(names) == len(lines) == 4 * len(load("quality").WAYS)
-
-
-def test_quality_tables_mean_and_deviation(load, monkeypatch, capsys, splits, tmp_path):
-    for seed, psnr in ((0, 20.0), (1, 22.0)):
-        mean = {"psnr": psnr, "ssim": 0.5, "lpips": 0.25}
-        Table({}, tuple(mean), {}, mean).write(
-            tmp_path / f"synthetic-pairs-hash-{seed}" / "scores" / "step_0004000.csv"
-        )
-    run_main(load, monkeypatch, "quality", "results", splits, "--runs", tmp_path, "--splits", "hash", "name")
-    printed = capsys.readouterr().out
-    assert "| PSNR: synthetic pairs (2 runs) | 21.00 ± 1.00 | 21.00 |  |" in printed and "published game" not in printed
+    assert [line.split()[0] for line in lines if line.startswith("step_")] == ["step_0000001", "step_0000002"]
+    assert "health/cast" in lines[-2] and lines[-1].startswith("alarm: step 9 of train: the images have a mesh")
 
 
 def test_selection_needs_both_rankings(load, monkeypatch, tmp_path):
@@ -268,7 +204,7 @@ def test_help_lists_the_options(load, name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         run_main(load, monkeypatch, name, "--help")
     printed = capsys.readouterr().out
-    assert end.value.code == 0 and ("--json" in printed or name in ("ablations", "paper_run", "quality", "selection"))
+    assert end.value.code == 0 and ("--json" in printed or name in WITHOUT_JSON)
 
 
 def test_metrics_compares_each_measure_with_its_former_way(load, monkeypatch, tmp_path, capsys):

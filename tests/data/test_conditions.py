@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import camera_files, conditions
-from data.conditions import GREY, MOST, exposure_gain, gains_of, gray_world, normalise, table_of, tables_of
+from data.conditions import GREY, MOST, exposure_gain, gains_of, gray_world, normalise, tables_of
 from data.files import Reader
 from data.sensor import CFA_ORDERS, Sensor, offsets
 from errors import UserError
@@ -16,7 +16,6 @@ HEADER = "file,red_gain,blue_gain,exposure_value\n"
 @pytest.fixture(autouse=True)
 def tables_are_new():
     """Tables are read once; each test has its own."""
-    table_of.cache_clear()
     conditions._read_table.cache_clear()
 
 

@@ -85,7 +85,7 @@ def test_libraw_reads_the_mosaic_of_the_dng_file(load):
         assert raw.postprocess().shape == (64, 96, 3)
 
 
-@pytest.mark.parametrize("name", MODELS.keys() - {"rmfa-medium", "rmfa-large", "efficient-context"})
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"rmfa-medium", "rmfa-large", "efficient-context"}))
 def test_all_ways_to_develop_a_mosaic_give_the_same_image(load, name):
     module = load("inference")
     ways = module.ways_to_develop(name, (32, 48), CPU)  # asserts that "ours" and "as released" give the same image

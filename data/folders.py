@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.conditions import TABLE
 from data.files import MOSAIC_FILES, PHOTO_FILES, check_file
 from data.notes import note
 from errors import UserError
@@ -183,7 +184,7 @@ def _files(folder: Path, suffixes: set[str]) -> dict[str, Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
             path = folder / entry.name
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name == TABLE:
                 continue
             if path.suffix.lower() in suffixes:
                 if not entry.is_file():  # the entry knows that without asking the disk

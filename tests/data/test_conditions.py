@@ -6,6 +6,7 @@ import pytest
 from data import camera_files, conditions
 from data.conditions import GREY, MOST, exposure_gain, gains_of, gray_world, normalise, tables_of
 from data.files import Reader
+from data.folders import mosaics
 from data.sensor import CFA_ORDERS, Sensor, offsets
 from errors import UserError
 
@@ -158,3 +159,9 @@ def test_the_facts_of_a_reader_change_with_its_table(write):
     (table,) = tables_of([path])
     table.write_text(HEADER + "7.png,2.0,1.6,1\n")
     assert reader.facts([path]) != before and plain.facts([path]) == (("rggb", LEVELS, 1023.0), (0, 0))
+
+
+def test_a_table_of_notes_among_the_mosaics_is_not_told_as_unread(tmp_path, make_pairs, capsys):
+    make_pairs(tmp_path / "raws", tmp_path / "photos", 2, 0)
+    (tmp_path / "raws" / "metadata.csv").write_text("file,red_gain,blue_gain\n")
+    assert len(mosaics(tmp_path / "raws")) == 2 and "not read" not in capsys.readouterr().err

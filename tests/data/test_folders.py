@@ -293,9 +293,3 @@ def test_unknown_modes_and_a_single_scene_are_refused():
         unpaired(split_of(3), "random", 0)
     with pytest.raises(UserError, match="at least two scenes"):
         unpaired(split_of(1), "disjoint", 0)
-
-
-def test_a_table_of_notes_among_the_mosaics_is_not_told_as_unread(tmp_path, make_pairs, capsys):
-    make_pairs(tmp_path / "raws", tmp_path / "photos", 2, 0)
-    (tmp_path / "raws" / "metadata.csv").write_text("file,red_gain,blue_gain\n")
-    assert len(mosaics(tmp_path / "raws")) == 2 and "not read" not in capsys.readouterr().err

@@ -31,7 +31,8 @@ from tasks.device import choose_device
 from tasks.modes import chosen_critics, find_mode
 from training.distributed import ALONE, Group, join, leave
 from training.folder import claim_folder, read_state
-from training.run import Intervals, Run
+from training.run import Run
+from training.task import Intervals
 
 # What a resumed run may change: fields and sections that do not affect the arithmetic of a step.
 RESUMABLE = {

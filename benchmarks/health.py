@@ -37,6 +37,8 @@ def main() -> None:
     options.add_argument("runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="such as runs/demo")
     options.add_argument("--checkpoints", type=int, default=4, metavar="N", help="about so many of each run (4)")
     given = options.parse_args()
+    if given.checkpoints < 1:
+        options.error("--checkpoints must be at least 1")
     for run in given.runs:
         print("\n".join(signs(run, given.checkpoints)), flush=True)
 

@@ -104,11 +104,9 @@ def few(chosen: np.ndarray, files: int, group: int) -> np.ndarray:
 
 def split_pairs(pairs: str, out: Path, group: int, files: int) -> None:
     """Link the pairs into the datasets OUT/SPLIT/{unpaired,paired}, of layout "ntire26". Raises `UserError`."""
-    splits = _open(pairs, out)
+    splits = _open(pairs, out, group)
     if not splits["val"]:
         raise UserError(f"{pairs} has no val/ with pairs")
-    if len(splits["train"]) % group:
-        raise UserError(f"{pairs} has {len(splits['train'])} training pairs, which --group {group} does not divide")
     for name in SPLITS:
         mosaics, photographs = (few(side, files, group) for side in halves(splits["train"], name, group))
         for kind, shown in (("unpaired", photographs), ("paired", mosaics)):
@@ -118,7 +116,7 @@ def split_pairs(pairs: str, out: Path, group: int, files: int) -> None:
 
 def leave_out(pairs: str, out: Path, group: int) -> None:
     """Link few pairs into the datasets OUT/fold0, ..., each with another group to validate on. Raises `UserError`."""
-    pairs = _open(pairs, out)["train"]
+    pairs = _open(pairs, out, group)["train"]
     for fold in range(len(pairs) // group):
         own = range(fold * group, (fold + 1) * group)
         train, val = (pairs.take([i for i in range(len(pairs)) if (i in own) == left]) for left in (False, True))
@@ -126,10 +124,13 @@ def leave_out(pairs: str, out: Path, group: int) -> None:
             _link_dataset(out / f"fold{fold}" / kind, (train.raws, train.photos), (val.raws, val.photos))
 
 
-def _open(pairs: str, out: Path) -> dict[str, Split]:
+def _open(pairs: str, out: Path, group: int) -> dict[str, Split]:
     if out.exists():
         raise UserError(f"{out} exists: name another folder")
-    return open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
+    splits = open_dataset("fujifilm", pairs, pairs="yes", val=0, test=0)
+    if group < 1 or len(splits["train"]) % group:
+        raise UserError(f"{pairs} has {len(splits['train'])} training pairs, which --group {group} does not divide")
+    return splits
 
 
 def _link_dataset(folder: Path, train: tuple[Sequence[Path], ...], val: tuple[Sequence[Path], ...]) -> None:
@@ -221,6 +222,8 @@ def main() -> None:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     given = options.parse_args(sys.argv[1:end])
     if given.step == "split":
+        if given.files and (given.leave_out or given.files < given.group):
+            raise UserError("--files needs at least a whole --group, and has no effect with --leave-out")
         make = leave_out if given.leave_out else partial(split_pairs, files=given.files)
         make(given.pairs, given.data, given.group)
         return

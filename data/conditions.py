@@ -116,6 +116,13 @@ def noted(path: Path) -> tuple[float | None, float | None, float | None]:
     return row
 
 
+def check_noted(raws: Iterable[Path]) -> None:
+    """Raise `UserError` if a table lacks one of these mosaics; no image is read."""
+    for path in raws:
+        if table_of(path.parent):
+            noted(path)
+
+
 def table_of(folder: Path) -> Path | None:
     """The table of the mosaics in `folder`, if there is one."""
     return next((place / TABLE for place in (folder, folder.absolute().parent) if (place / TABLE).is_file()), None)

@@ -124,6 +124,7 @@ class Reference:
     demosaic: Callable[[Tensor, str], Tensor] = menon2007  # in DEMOSAICERS
     gains: tuple[float, float, float] = GAINS
     gamma: float = GAMMA
+    headroom: float = 1.0  # how far above white values may be: those of normalised mosaics
 
     def __call__(self, mosaic: Tensor, span: Tensor | None = None) -> Tensor:
         """(N, 1, H, W), 1 is white -> (N, 3, H, W) in [0, 1]; for patches, pass the `span` (N, 2) of their files."""
@@ -140,7 +141,7 @@ class Reference:
         `render_reference` cancels the factor.
         """
         digital = (mosaic * self.sensor.white_level).round()
-        return self.demosaic(digital, self.sensor.cfa) / max(65535, 2 * self.sensor.white_level)
+        return self.demosaic(digital, self.sensor.cfa) / (self.headroom * max(65535, 2 * self.sensor.white_level))
 
 
 @dataclass

@@ -25,8 +25,8 @@ SHRINKAGE = 0.1  # of the statistics' correlations towards 0, as there may be fe
 ROUNDS = 3  # of estimating the covariance of the statistics, and the rendering
 
 # The parameters: gains of R, G and B in stops; six off-diagonal elements of the matrix; two of the tone curve.
-SPREAD = torch.tensor([0.5] * 3 + [0.15] * 6 + [0.5] * 2)  # standard deviations of the prior
-CENTRE = torch.tensor([0.0] * 3 + [-0.15] * 6 + [-0.3, 0.0])
+SPREAD = torch.tensor([0.5] * 3 + [0.15] * 6 + [0.5] * 2, dtype=torch.float64)  # standard deviations of the prior
+CENTRE = torch.tensor([0.0] * 3 + [-0.15] * 6 + [-0.3, 0.0], dtype=torch.float64)
 
 
 def render(parameters: Tensor, colors: Tensor) -> Tensor:
@@ -50,9 +50,10 @@ def thumbnail(image: Tensor) -> Tensor:
 def fit_rendering(mosaics: Sequence[Tensor], photographs: Sequence[Tensor]) -> Tensor:
     """The parameters of `render` for thumbnails of camera colours and of photographs, (SIDE, SIDE, 3) each.
 
-    Raises `UserError` if there is no estimate.
+    In float64: in float32, the result would depend on the number of threads, and a run could not be resumed. Raises
+    `UserError` if there is no estimate.
     """
-    camera, shown = (torch.stack(list(images)).float().flatten(1, 2) for images in (mosaics, photographs))
+    camera, shown = (torch.stack(list(images)).double().flatten(1, 2) for images in (mosaics, photographs))
     linear = (camera**GAMMA).mean((0, 1)).clamp(min=1e-6)
     centre = CENTRE.clone()
     centre[[0, 2]] += torch.log2(linear[1] / linear[[0, 2]])  # the mosaics are grey on average
@@ -61,7 +62,7 @@ def fit_rendering(mosaics: Sequence[Tensor], photographs: Sequence[Tensor]) -> T
     for _ in range(ROUNDS):
         with torch.no_grad():
             sides = wanted, statistics(render(parameters, camera))
-        precision = torch.linalg.inv(sum(_covariance_of_mean(side) for side in sides)).float()
+        precision = torch.linalg.inv(sum(_covariance_of_mean(side) for side in sides))
         _minimise(parameters, camera, wanted.mean(0), precision, centre)
     if not parameters.isfinite().all():
         raise UserError(
@@ -128,4 +129,4 @@ def independent(rows: Tensor) -> float:
 def carry(parameters: Tensor, colors: np.ndarray) -> np.ndarray:
     """Where `render` carries camera colours (P, 3)."""
     with torch.no_grad():
-        return render(parameters.double(), torch.from_numpy(colors)).numpy()
+        return render(parameters, torch.from_numpy(colors)).numpy()

@@ -104,7 +104,7 @@ def sample_colors(images: Iterable[Tensor], count: int, rng: np.random.Generator
 def fit_color_map(
     camera: np.ndarray, photographs: np.ndarray, seed: int = 0, carry: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> ColorMap:
-    """Fit a map of colours (P, 3) of a camera to the distribution of those of photographs (Q, 3), all in [0, 1].
+    """Fit a map of colours (P, 3) of a camera to the distribution of those of photographs (Q, 3) in [0, 1].
 
     With `carry`, it is fitted to where this function carries the camera's colours, instead of optimal transport. Raises
     `UserError` for colours that are all alike, and if transport brings them no nearer to the photographs'.
@@ -140,9 +140,12 @@ def invert(color_map: ColorMap, camera: np.ndarray) -> ColorMap:
     return replace(inverse, extrapolated=_extrapolated_share(mapped), folded=_folded_share(inverse, mapped))
 
 
-def round_trip_error(color_map: ColorMap, inverse: ColorMap, colors: np.ndarray) -> float:
-    """How far sRGB colours (P, 3) end from where they were after the map back and forth: the mean of |difference|."""
-    there = inverse.of_pixels(colors).clip(0, 1)
+def round_trip_error(color_map: ColorMap, inverse: ColorMap, colors: np.ndarray, most: float = 1.0) -> float:
+    """How far sRGB colours (P, 3) end from where they were after the map back and forth: the mean of |difference|.
+
+    Camera colours are clipped at `most`.
+    """
+    there = inverse.of_pixels(colors).clip(0, most)
     return float(np.abs(color_map.of_pixels(there).clip(0, 1) - colors).mean())
 
 

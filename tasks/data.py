@@ -5,7 +5,7 @@ from pathlib import Path
 
 import storage
 from config import Config
-from data.conditions import tables_of
+from data.conditions import MOST, check_noted, tables_of
 from data.files import Reader
 from data.folders import Split, open_dataset
 from data.notes import note
@@ -35,13 +35,16 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
         _check_simulated(folder / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise)
+    if data.normalise in ("as_shot", "exposure"):
+        check_noted(path for split in splits.values() for path in split.raws)
     return splits, reader, open_reference(reader, data.demosaic)
 
 
 def open_reference(reader: Reader, demosaic: str) -> Reference:
     """The published rendering of what a reader reads; its white balance is for mosaics that have none yet."""
     balanced = reader.normalisation in ("as_shot", "gray_world")
-    return Reference(reader.sensor, find_demosaicer(demosaic), (1.0, 1.0, 1.0) if balanced else GAINS)
+    gains, headroom = (1.0, 1.0, 1.0) if balanced else GAINS, 1.0 if reader.normalisation == "off" else MOST**2
+    return Reference(reader.sensor, find_demosaicer(demosaic), gains, headroom=headroom)
 
 
 def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[str, str]]]:
@@ -61,7 +64,7 @@ def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[s
         files[name] = list(zip((path.name for path in (*split.raws, *split.photos)), marks, strict=True))
     if reader.normalisation != "off":
         tables = tables_of(path for split in splits.values() for path in split.raws)
-        files["tables"] = [(str(table), storage.fingerprint(table)) for table in tables]
+        files["tables"] = sorted((table.name, storage.fingerprint(table)) for table in tables)
     return files
 
 
@@ -83,7 +86,7 @@ def note_trained_on(run: Path, split: Split) -> None:
 def note_darkness(split: Split, reader: Reader) -> None:
     """Print a note if some of the mosaics are so dark that the white level must be that of another bit depth."""
     sample = split.raws[:: -(-len(split) // SAMPLED)]
-    brightest = max(float(reader.mosaic(path).max()) for path in sample)
+    brightest = max(float(reader.recorded(path).max()) for path in sample)
     if brightest <= DARK * reader.sensor.white_level:
         note(
             f"the largest value in {len(sample)} mosaics is {brightest:g}, and the white level is "

@@ -35,11 +35,12 @@ from tasks.modes import BUILDERS, chosen_critics, find_mode
 from tasks.reference import Fitted, fit_reference
 from tasks.weighting import weight_photographs
 from training.distributed import Group
-from training.run import Stage, Task
 from training.steps import Batch, Trainer
+from training.task import Stage, Task
 from training.validation import Render, Validation
 
 WATCHED, WATCHED_SIDE = 32, 256  # at most so many images, evenly spaced, and pixels of their sides, are watched
+SHOWN_SIDE = 512  # pixels of the sample images' sides, at most
 CHUNK = 100  # batches in a chunk (released code)
 RANDOM = "some frozen networks have random weights (see log.jsonl): do not compare these figures with the paper's"
 
@@ -56,6 +57,15 @@ class RunData:
     input_format: str  # of the generator
     device: torch.device
     group: Group
+
+    def central(self, path: Path, side: int) -> tuple[Tensor, Tensor]:
+        """The central square of a file, at most `side` pixels: (mosaic (1, 1, H, W), the generator's input)."""
+        whole = self.reader.mosaic(path)
+        mosaic = self.reader.mosaic_tensor(centre(whole, side))[None].to(self.device)
+        context = None
+        if self.input_format in WITH_CONTEXT:
+            context = Contexts(self.reader.sensor)(path, whole)[None].to(self.device)
+        return mosaic, self.inputs(mosaic, context)
 
     def inputs(self, mosaic: Tensor, context: Tensor | None = None) -> Tensor:
         """The generator's input from mosaics (N, 1, H, W), 1 is white; from patches with the context of their files."""
@@ -75,7 +85,9 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         note_darkness(training, reader)
         if mode.needs_pairs and not training.paired:
             raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
-        name, generator = build_generator(config.model, "" if resume else config.init, config.data.cfa)
+        name, generator = build_generator(
+            config.model, "" if resume else config.init, config.data.cfa, config.data.normalise
+        )
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
@@ -150,10 +162,10 @@ def refuse_unused_fits(config: Config, given_map: bool) -> None:
             raise UserError(f"a setting has no effect: {sentence}")
 
 
-def build_generator(model: str, init: str, cfa: str = "") -> tuple[str, nn.Module]:
+def build_generator(model: str, init: str, cfa: str = "", normalise: str = "") -> tuple[str, nn.Module]:
     """(model name, generator): with fresh weights, or from the checkpoint `init`, which says which model it is.
 
-    A note is printed if the checkpoint is of another CFA order than `cfa`.
+    A note is printed if the checkpoint is of another CFA order than `cfa`, or of another normalisation.
     """
     if not init:
         name = model or "efficient"
@@ -164,6 +176,11 @@ def build_generator(model: str, init: str, cfa: str = "") -> tuple[str, nn.Modul
     before = sensor_of(init, name, description).cfa
     if cfa not in ("", before):
         note(f"{init} was trained on mosaics of order {before}, these are {cfa}: it must learn anew where colours lie")
+    former = description.get("normalise", "off")
+    if normalise not in ("", former):
+        note(
+            f"{init} was trained with --data.normalise {former}, this run has {normalise}: it must learn other colours"
+        )
     generator = build_model(name)
     generator.load_state_dict(state)
     return name, generator
@@ -227,9 +244,9 @@ def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validatio
     def samples(generator: nn.Module) -> list[list[Tensor]]:
         rows = []
         for index in range(0, count * (available // count), available // count):
-            mosaic = reader.mosaic_tensor(centre(reader.mosaic(shown.raws[index])))[None].to(device)
-            photo = photo_tensor(centre(read_photo(shown.photos[index])))
-            rows.append([reference(mosaic)[0], render(generator)(mosaic)[0], photo])
+            mosaic, inputs = run_data.central(shown.raws[index], SHOWN_SIDE)
+            photo = photo_tensor(centre(read_photo(shown.photos[index]), SHOWN_SIDE))
+            rows.append([reference(mosaic)[0], generator(inputs)[0], photo])
         return rows
 
     return Validation(
@@ -249,20 +266,20 @@ def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validatio
 
 def _build_health(run_data: RunData) -> Callable[[nn.Module], dict[str, float]]:
     """The signs that training goes wrong, in the centres of a few mosaics, whose photographs need not be known."""
-    splits, reader, device = run_data.splits, run_data.reader, run_data.device
+    splits = run_data.splits
     raws, photos = (splits["val"] or splits["train"]).raws, run_data.training.photos
 
     @cache
     def images() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        chosen = [centre(reader.mosaic(path), WATCHED_SIDE) for path in raws[:: -(-len(raws) // WATCHED)]]
-        mosaics = [reader.mosaic_tensor(mosaic)[None].to(device) for mosaic in chosen]
-        shown = [photo_tensor(centre(read_photo(path), WATCHED_SIDE)) for path in photos[:: -(-len(photos) // WATCHED)]]
-        return mosaics, [run_data.reference(mosaic)[0] for mosaic in mosaics], [image.to(device) for image in shown]
+        chosen = [run_data.central(path, WATCHED_SIDE) for path in raws[:: -(-len(raws) // WATCHED)]]
+        demosaiced = [run_data.reference(mosaic)[0] for mosaic, _ in chosen]
+        shown = (photo_tensor(centre(read_photo(path), WATCHED_SIDE)) for path in photos[:: -(-len(photos) // WATCHED)])
+        return [inputs for _, inputs in chosen], demosaiced, [image.to(run_data.device) for image in shown]
 
     def health(generator: nn.Module) -> dict[str, float]:
-        mosaics, demosaiced, photographs = images()
+        inputs, demosaiced, photographs = images()
         with torch.no_grad():
-            outputs = [generator(run_data.inputs(mosaic))[0].float().clamp(0, 1) for mosaic in mosaics]
+            outputs = [generator(each)[0].float().clamp(0, 1) for each in inputs]
         return measure(outputs, demosaiced, photographs)
 
     return health

@@ -156,6 +156,11 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
     adversaries = build_adversaries(config, networks)
     if not (terms or adversaries):
         raise UserError(f"mode '{train.mode}' has no term left: all its weights are 0")
+    warmup = train.critic_warmup
+    if warmup and warmup < min((adversary.every for adversary in adversaries), default=warmup + 1):
+        raise UserError(
+            f"no critic is trained in the first {warmup} steps: leave out --train.critic-warmup, or raise it"
+        )
     optimizer = torch.optim.Adam(generator.parameters(), train.lr, (train.beta1, train.beta2), fused=True)
     critic_optimizer = _critic_optimizer(train, adversaries)
     features = {objective.feature for objective in (*terms, *adversaries)}
@@ -168,8 +173,8 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         critic_optimizer=critic_optimizer,
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
-        warmup=train.critic_warmup if adversaries else 0,
-        schedule=_schedule(train.schedule, optimizer, train.steps - train.critic_warmup),
+        warmup=warmup,
+        schedule=_schedule(train.schedule, optimizer, train.steps - warmup),
         critic_schedule=_schedule(
             train.schedule, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})
         ),

@@ -95,7 +95,7 @@ def fit_reference(
     inverse = invert(color_map, camera)
     noisy = (centre(reader.recorded(path), SIDE) for path in raws[:: -(-len(raws) // NOISY)])
     shot, read = estimate_noise(noisy, reader.sensor)
-    color_map = dataclasses.replace(color_map, round_trip=round_trip_error(color_map, inverse, colors))
+    color_map = dataclasses.replace(color_map, round_trip=round_trip_error(color_map, inverse, colors, _most(reader)))
     normalised = raws if reader.normalisation != "off" else ()
     gains = tuple(reader.gains(path, reader.recorded(path)) for path in normalised)
     return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read, gains), color_map)

@@ -74,6 +74,12 @@ class RunLog:
         os.fsync(self.file.fileno())
         return self.file.tell(), self.digest.hexdigest()
 
+    def lines(self) -> Iterator[tuple[str, int, dict[str, float]]]:
+        """(stage, step, values) of each line that `write` has written."""
+        for line in map(json.loads, self.path.read_text().splitlines()):
+            if "step" in line:
+                yield line.pop("stage"), line.pop("step"), line
+
     def close(self) -> None:
         self.file.close()
         self.events.close()

@@ -3,14 +3,12 @@
 import math
 import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import storage
 from errors import UserError
@@ -19,65 +17,7 @@ from training.distributed import ALONE, Group
 from training.folder import checksum, save_state
 from training.log import DIVERGED, Forecast, GradientCheck, NoLog, Progress, RunLog, Stopwatch, say, to_floats
 from training.stop import StopRequest
-from training.validation import Validation
-
-
-class Algorithm(Protocol):
-    """What the loop needs of a training algorithm, such as `training.steps.Trainer`."""
-
-    result: nn.Module  # the generator to validate and save
-    rates: dict[str, float]  # the learning rates by name, for the log
-
-    def step(self, batch: Any, number: int) -> dict[str, Tensor]:
-        """Make step `number` (from 1) and return statistics, which stay on the device."""
-
-    def finite(self) -> bool:
-        """Whether all weights are finite."""
-
-    def state(self) -> dict[str, dict]:
-        """Everything that changes from step to step."""
-
-    def load_state(self, state: dict[str, dict]) -> None:
-        """Continue from a `state`. Raises KeyError or RuntimeError if it does not fit."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of a run with its own algorithm and data."""
-
-    name: str  # in the log and in messages, such as "pretrain"
-    result: str  # what its generator is called in the summary, such as "pretrained"
-    steps: int
-    algorithm: Algorithm
-    batches: Callable[[int], Generator[Any, None, None]]  # an endless stream of loaded batches, from a step on
-    prepare: Callable[[Any], Any]  # a loaded batch -> the algorithm's
-    save_steps: bool = True  # save a checkpoint every so many steps; otherwise one, at the end, named by `result`
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between two writes of each kind; each is also written after a stage's last step."""
-
-    log: int
-    validate: int
-    checkpoint: int
-    state: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, as far as the loop needs to know it."""
-
-    summary: str  # one line: what is trained on what
-    generator: nn.Module  # what all stages train, one after another; a moving average is only saved
-    stages: Sequence[Stage]
-    validation: Validation
-    provenance: dict[str, str]  # where the weights of each frozen network are from
-    config: dict[str, Any]  # goes into config.json and every checkpoint
-    description: dict[str, Any]  # goes into every checkpoint of the generator, so that it can be used
-    identity: Any = None  # of the data, the same in all processes: names and fingerprints of files; data.json holds it
-    warning: str = ""  # a caveat to print with the scores; empty if there is none
-    watch: Callable[[str, int, dict[str, float]], list[str]] = lambda stage, step, values: []  # a logged line -> alarms
+from training.task import Intervals, Stage, Task
 
 
 class Run:
@@ -111,8 +51,8 @@ class Run:
         path, stages = self.folder / "last.pt", self.task.stages
         if state["weights"] != self.task.provenance:
             raise UserError(
-                f"the frozen networks were {state['weights']} and are now {self.task.provenance}: provide the same "
-                "weights, or start another run with --run NAME"
+                f"the frozen networks and fits were {state['weights']} and are now {self.task.provenance}: provide "
+                "the same weights, or start another run with --run NAME"
             )
         if state["data"] != checksum(self.task.identity):
             raise UserError(
@@ -145,6 +85,8 @@ class Run:
             self._say(f"warning: {self.folder} has no log.jsonl; a new one begins with the next step")
             self._first_line(log)
         storage.write_json(self.folder / "config.json", self.task.config)
+        for line in log.lines():
+            self.task.watch(*line)  # what it has said before, it does not say again
         return log
 
     def train(self) -> None:
@@ -228,7 +170,8 @@ class Run:
             self.log.show(stage.name, self._total_steps(), validation.save_samples(path, generator))
         score = validation.measure(validation.render(generator))
         found = {} if score is None else {validation.name: score}
-        self.scores |= {stage.result: score} if found else {}
+        if score is not None:
+            self.scores[stage.result] = score
         if found or health:
             self._log(stage, found | health)
         return found

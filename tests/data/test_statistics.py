@@ -8,7 +8,7 @@ from data.statistics import CENTRE, GAMMA, SIDE, carry, fit_rendering, independe
 from data.transport import ROUNDS, fit_color_map, transport
 from errors import UserError
 
-TRUE = torch.tensor([0.9, 0.3, 0.5, -0.2, -0.1, -0.15, -0.2, -0.1, -0.2, -0.6, 0.2])
+TRUE = torch.tensor([0.9, 0.3, 0.5, -0.2, -0.1, -0.15, -0.2, -0.1, -0.2, -0.6, 0.2], dtype=torch.float64)
 
 
 def camera_images(count: int, seed: int, brightness: float = 0.0) -> list[torch.Tensor]:
@@ -17,7 +17,7 @@ def camera_images(count: int, seed: int, brightness: float = 0.0) -> list[torch.
     for _ in range(count):
         coarse = torch.rand(1, 3, 6, 6, generator=random) * 0.5 + torch.rand(1, 1, 6, 6, generator=random) * 0.5
         image = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")[0].permute(1, 2, 0)
-        images.append((image * 2 ** (brightness + 0.6 * torch.randn(1, generator=random))).clamp(0, 1) * 0.8)
+        images.append((image.double() * 2 ** (brightness + 0.6 * torch.randn(1, generator=random))).clamp(0, 1) * 0.8)
     return images
 
 
@@ -26,22 +26,24 @@ def rendered(images: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def test_by_hand():
-    colors = torch.tensor([[0.2, 0.4, 0.6]])
-    plain = torch.zeros(11)
+    colors = torch.tensor([[0.2, 0.4, 0.6]], dtype=torch.float64)
+    plain = torch.zeros(11, dtype=torch.float64)
     torch.testing.assert_close(render(plain, colors), colors)
-    stops = torch.tensor([1.0, 0.0, -1.0] + [0.0] * 8)
-    torch.testing.assert_close(render(stops, colors), colors * torch.tensor([2.0, 1.0, 0.5]) ** (1 / GAMMA))
-    mixed = torch.tensor([0.0] * 3 + [-0.5, 0.0] + [0.0] * 6)
+    stops = torch.tensor([1.0, 0.0, -1.0] + [0.0] * 8, dtype=torch.float64)
+    torch.testing.assert_close(
+        render(stops, colors), colors * torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64) ** (1 / GAMMA)
+    )
+    mixed = torch.tensor([0.0] * 3 + [-0.5, 0.0] + [0.0] * 6, dtype=torch.float64)
     red = (1.5 * 0.2**GAMMA - 0.5 * 0.4**GAMMA, 0.0)
     assert render(mixed, colors)[0, 0].item() == pytest.approx(max(red[0], 1e-4) ** (1 / GAMMA), rel=1e-5)
-    lifted = torch.tensor([0.0] * 10 + [0.5])
+    lifted = torch.tensor([0.0] * 10 + [0.5], dtype=torch.float64)
     torch.testing.assert_close(render(lifted, colors), colors + 0.5 * colors * (1 - colors))
 
 
 def test_grey_stays_grey_and_black_and_white_stay_where_they_are():
-    matrix_and_tone = torch.cat((torch.zeros(3), TRUE[3:]))
+    matrix_and_tone = torch.cat((torch.zeros(3, dtype=torch.float64), TRUE[3:]))
     for grey in (0.0, 0.5, 1.0):
-        out = render(matrix_and_tone, torch.full((1, 3), grey))
+        out = render(matrix_and_tone, torch.full((1, 3), grey, dtype=torch.float64))
         assert (out - out[0, 0]).abs().max() < 1e-5
         assert grey == 0.5 or out[0, 0].item() == pytest.approx(grey, abs=0.03)
 
@@ -66,9 +68,16 @@ def test_other_scenes_mislead_it_less_than_optimal_transport():
     assert ours < 0.75 * theirs
 
 
-def test_the_same_images_give_the_same_rendering():
-    images, others = camera_images(20, seed=0), rendered(camera_images(20, seed=1))
-    assert torch.equal(fit_rendering(images, others), fit_rendering(images, others))
+def test_the_rendering_does_not_depend_on_the_number_of_threads():
+    images, others, threads = camera_images(60, seed=0), rendered(camera_images(60, seed=1)), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(fit_rendering(images, others))
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
 
 
 def test_a_colour_map_is_fitted_to_the_rendering():

@@ -15,6 +15,8 @@ from tasks.isp import build_generator
 from tasks.modes import build_trainer
 from training.steps import Batch, Trainer
 
+from ..fit_runs import vary
+
 CPU = torch.device("cpu")
 SENSOR = SENSORS["fujifilm"]
 
@@ -55,3 +57,12 @@ def batch() -> Batch:
     random = torch.Generator().manual_seed(0)
     mosaic, target = (torch.rand(2, channels, 64, 64, generator=random) for channels in (1, 3))
     return Batch(prepare(mosaic, SENSOR, "packed"), Reference(SENSOR)(mosaic), target)
+
+
+@pytest.fixture
+def larger_config(cheap_config, make_pairs, tmp_path):
+    """A cheap run with twelve scenes on each side."""
+    root = tmp_path / "larger"
+    make_pairs(root / "train" / "mediatek_raw", root / "train" / "fujifilm", 12, 0)
+    make_pairs(root / "val" / "mediatek_raw", root / "val" / "fujifilm", 2, 1)
+    return vary(cheap_config, data={"root": str(root), "val_count": 0, "test_count": 0})

@@ -7,7 +7,7 @@ from config import Config, Released
 from evaluation.metrics import psnr, psnr_float
 from tasks.isp import CHUNK, build_generator, build_task
 from training.distributed import ALONE
-from training.run import Task
+from training.task import Task
 
 from ..fit_runs import vary
 

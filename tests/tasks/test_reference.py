@@ -3,22 +3,17 @@
 import json
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 
 import fit
-import inference
-import test_model
-from data.files import Reader
 from data.folders import Split
 from errors import UserError
 from pretrained.zoo import open_checkpoint
 from tasks import isp, weighting
 from tasks.data import _check_simulated, open_data
 from tasks.features import Networks
-from tasks.model import open_model
 from training.distributed import ALONE
 
 from ..fit_runs import vary
@@ -28,12 +23,8 @@ QUICK = {"mode": "synthetic", "content": 0, "tv": 0, "color": 0, "lpips": 0, "di
 
 
 @pytest.fixture
-def config(cheap_config, make_pairs, tmp_path):
-    """A cheap run with twelve scenes on each side."""
-    root = tmp_path / "larger"
-    make_pairs(root / "train" / "mediatek_raw", root / "train" / "fujifilm", 12, 0)
-    make_pairs(root / "val" / "mediatek_raw", root / "val" / "fujifilm", 2, 1)
-    return vary(cheap_config, data={"root": str(root), "val_count": 0, "test_count": 0})
+def config(larger_config):
+    return larger_config
 
 
 def test_the_default_fits_nothing(config):
@@ -84,72 +75,6 @@ def test_critics_of_texture_can_be_added_to_synthetic_pairs(config):
 def test_few_files_are_refused(cheap_config):
     with pytest.raises(UserError, match="a colour map needs at least 10 mosaics and 10 photographs, but there are"):
         isp.build_task(vary(cheap_config, data={"reference": "transport"}), CPU, ALONE, resume=False)
-
-
-# --- normalised mosaics ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def noted(config):
-    """The same scenes with a table of gains and exposures."""
-    root = Path(config.data.root)
-    for split in ("train", "val"):
-        names = sorted(path.name for path in (root / split / "mediatek_raw").iterdir())
-        lines = [f"{name},{1.5 + 0.1 * i},{1.2 + 0.05 * i},{0.1 * i - 0.5}" for i, name in enumerate(names)]
-        (root / split / "metadata.csv").write_text("\n".join(["file,red_gain,blue_gain,exposure_value", *lines]))
-    return vary(config, model="efficient-context", data={"normalise": "as_shot"})
-
-
-@pytest.mark.usefixtures("restored", "cached_networks")
-@pytest.mark.parametrize("mode", ("unpaired", "synthetic", "paired"))
-def test_a_run_on_normalised_mosaics_is_trained_resumed_scored_and_tested(noted, mode, call, tmp_path):
-    config = vary(noted, train={"mode": mode} if mode != "synthetic" else QUICK, pretrain={"steps": 2})
-    folder = fit.train(config)
-    last = sorted((folder / "checkpoints").glob("step_*.pt"))[-1]
-    model = open_model(str(last), CPU)
-    assert (model.normalisation, model.name) == ("as_shot", "efficient-context")
-    assert fit.train(vary(config, train={"steps": config.train.steps + 1}), resume=True) == folder
-    own = ["--run", folder.name, "--runs", str(folder.parent)]
-    assert call(inference, "--all", "--measures", "psnr", *own)[0] == 0
-    assert call(test_model, "--step", "1", "--split", "val", "--measures", "psnr", *own)[0] == 0
-    raws = Path(config.data.root) / "val" / "mediatek_raw"
-    given = ["--checkpoint", str(last), "--input", str(raws), "--output", str(tmp_path / "out")]
-    assert call(test_model, *given)[0] == 0
-    images = [iio.imread(tmp_path / "out" / path.name) for path in sorted(raws.iterdir())]
-    reader = Reader(model.sensor, (0, 0), "as_shot")
-    for path, image in zip(sorted(raws.iterdir()), images, strict=True):
-        mosaic = reader.mosaic_tensor(reader.mosaic(path))[None]
-        assert np.abs(model.develop(mosaic, model.sensor)[0].permute(1, 2, 0).numpy().astype(int) - image).max() <= 1
-
-
-def test_patches_have_the_context_of_their_files(noted):
-    for mode, train in (("paired", {"mode": "paired"}), ("synthetic", QUICK)):
-        config = vary(noted, train=train)
-        stage = isp.build_task(config, CPU, ALONE, resume=False).stages[1]
-        loaded = next(stage.batches(0))
-        assert loaded["context"].shape == (config.data.batch, 15), mode
-        assert torch.equal(stage.prepare(loaded).inputs[:, 4:, 0, 0], loaded["context"])
-
-
-def test_a_table_belongs_to_the_data_of_a_run(noted):
-    before = isp.build_task(noted, CPU, ALONE, resume=False).identity
-    (Path(noted.data.root) / "val" / "metadata.csv").open("a").write("\n9999.png,1,1,0")
-    assert len(before["tables"]) == 2 and isp.build_task(noted, CPU, ALONE, resume=False).identity != before
-
-
-@pytest.mark.usefixtures("restored", "cached_networks")
-def test_a_model_of_another_normalisation_is_refused(noted, config, call):
-    first = fit.train(vary(noted, run="noted"))
-    second = fit.train(vary(config, run="plain"))
-    checkpoint = str(sorted((second / "checkpoints").glob("step_*.pt"))[-1])
-    own = ["--run", first.name, "--runs", str(first.parent)]
-    for script, arguments in (
-        (inference, ["--checkpoint", checkpoint]),
-        (test_model, ["--step", "1", "--split", "val", "--compare", checkpoint]),
-    ):
-        status, output = call(script, *arguments, "--measures", "psnr", *own)
-        assert status == 2
-        assert "was trained with --data.normalise off, and these mosaics are read with as_shot" in output
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from torch import nn
 
 import storage
 from training.folder import read_state
-from training.run import Intervals, Run, Stage, Task
+from training.run import Run
+from training.task import Intervals, Stage, Task
 from training.validation import Validation
 
 

@@ -11,7 +11,8 @@ import storage
 from errors import UserError
 from training.distributed import Group
 from training.folder import claim_folder
-from training.run import Intervals, Run
+from training.run import Run
+from training.task import Intervals
 
 from .made_up_task import batches, checkpoint_weights, make_run, make_task, read_log
 

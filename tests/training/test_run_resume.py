@@ -61,7 +61,7 @@ def test_resuming_a_finished_run_changes_no_file(tmp_path):
 
 def test_other_frozen_networks_are_refused(tmp_path):
     make_run(tmp_path).train()
-    with pytest.raises(UserError, match="networks were .*random.* and are now .*pretrained"):
+    with pytest.raises(UserError, match="networks and fits were .*random.* and are now .*pretrained"):
         make_run(tmp_path, make_task(provenance={"vgg": "pretrained"}), resume=True)
 
 

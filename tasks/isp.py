@@ -222,7 +222,9 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
             feed = partial(load, patches), to_synthetic_batch
         else:
             contexts = Contexts(run_data.reader.sensor) if contextual else None
-            patches = Patches(split, files, *drawn, data.flips, spans if render else None, chunk, contexts)
+            patches = Patches(
+                split, files, *drawn, data.flips, spans if render else None, chunk=chunk, contexts=contexts
+            )
             feed = partial(load, patches), partial(to_batch, render)
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))
     return stages

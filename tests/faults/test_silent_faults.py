@@ -122,9 +122,10 @@ def test_validation_pairs_that_are_trained_on_are_told(pairs, tmp_path, capsys):
     copy = tmp_path / "copy.png"
     copy.write_bytes(raws[0].read_bytes())
     train, other = Split(raws[:8], photos[:8], paired=True), Split(raws[8:10], photos[8:10], paired=True)
-    files = identify({"train": train, "val": other, "test": Split((), (), paired=True)})
+    reader = Reader(SENSORS["fujifilm"])
+    files = identify({"train": train, "val": other, "test": Split((), (), paired=True)}, reader)
     assert [len(some) for some in files.values()] == [16, 4, 0] and not capsys.readouterr().err
-    identify({"train": train, "val": Split((copy, raws[9]), photos[8:10], paired=True)})
+    identify({"train": train, "val": Split((copy, raws[9]), photos[8:10], paired=True)}, reader)
     assert "1 of the 2 mosaics of val are also in train" in capsys.readouterr().err
 
 

@@ -36,7 +36,7 @@ def test_the_released_code_validates_by_the_psnr_of_floats(cheap_config, options
 @pytest.mark.parametrize(("options", "on"), (*SWITCHES, ({"released": Released(chunks=True)}, True)))
 def test_the_released_code_draws_chunks_of_100_batches(cheap_config, options, on, monkeypatch):
     seen = []
-    monkeypatch.setattr("tasks.isp.Patches", lambda *arguments, **more: seen.append(arguments[-1]))
+    monkeypatch.setattr("tasks.isp.Patches", lambda *arguments, **more: seen.append(more["chunk"]))
     build(vary(cheap_config, **options))
     assert seen == [CHUNK * cheap_config.data.batch if on else 0] * 2 and CHUNK == 100
 

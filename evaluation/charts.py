@@ -57,7 +57,7 @@ CHARTS = (
         "loss/{}",
         "critic/{}/loss",
     ),
-    Chart("Mesh and colour cast", "grey levels of 255; alarms at 1.5 and 35", "levels", "health/{}", logarithmic=True),
+    Chart("Mesh and colour cast", "grey levels of 255; alarms at 1.5 and 20", "levels", "health/{}", logarithmic=True),
     Chart("Structure", "lowest correlation of a colour with the mosaic’s; alarm at 0.5", "structure", "health/{}"),
     Chart("Critics’ logit gaps", "mean of D(real) − D(generated)", "critics", "critic/{}/gap"),
     Chart(

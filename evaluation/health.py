@@ -90,7 +90,7 @@ RULES = (
     ),
     Rule(
         "health/cast",
-        35.0,
+        20.0,
         3,
         "the images have a colour cast that the photographs do not have ({value:.0f} of 255): choose an earlier "
         "checkpoint, lower the learning rates, or fit the colours first (fit.py quick)",

@@ -268,8 +268,7 @@ def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validatio
 
 def _build_health(run_data: RunData) -> Callable[[nn.Module], dict[str, float]]:
     """The signs that training goes wrong, in the centres of a few mosaics, whose photographs need not be known."""
-    splits = run_data.splits
-    raws, photos = (splits["val"] or splits["train"]).raws, run_data.training.photos
+    raws, photos = run_data.training.raws, run_data.training.photos  # validation scenes may have other colours
 
     @cache
     def images() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

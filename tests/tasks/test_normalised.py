@@ -105,8 +105,8 @@ def test_samples_and_signs_are_of_whole_files(noted):
     stage_data = isp.build_task(noted, CPU, ALONE, resume=False).validation
     generator, seen = isp.build_generator("efficient-context", "")[1], []
     generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0, 4:, 0, 0].clone()))
-    _, reader, _ = open_data(noted)
-    paths = sorted((Path(noted.data.root) / "val" / "mediatek_raw").iterdir())
+    splits, reader, _ = open_data(noted)
+    paths = splits["train"].raws
     wanted = [context_of(reader.mosaic_tensor(reader.mosaic(path))[None], reader.sensor)[0] for path in paths]
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(isp, "WATCHED_SIDE", 32)

@@ -23,6 +23,7 @@ import torch
 import storage
 from config import Config, open_run, to_dict
 from config import config as default
+from data.conditions import check_noted
 from data.files import Reader
 from data.folders import mosaics, open_dataset
 from data.notes import note
@@ -156,6 +157,7 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     split = mosaics(Path(given.input))
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
+    check_noted(split.raws, reader.normalisation)
     reference = open_reference(reader, (subject.config or default).data.demosaic)
     return RenderSet(split, reader, reference, given.input)
 

@@ -22,8 +22,8 @@ from data.files import Reader
 from data.folders import Split
 from data.loader import training_batches
 from data.menon import menon2007
-from data.patches import Patches
-from data.reference import Reference, Spans
+from data.patches import OfWhole, Patches
+from data.reference import Reference
 from data.sensor import SENSORS
 from errors import run_cli
 from tasks.device import choose_device
@@ -68,7 +68,7 @@ def time_loader(given: argparse.Namespace, device: torch.device) -> tuple[dict[s
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = make_pairs(folder, given.files, given.side)
-        files, spans = Files(Reader(sensor)), Spans(Reference(sensor))
+        files, spans = Files(Reader(sensor)), OfWhole(Reference(sensor).span, sensor)
         for path in split.raws:  # a run computes each range only once, so this is not part of its rate
             spans(path, files.mosaic(path))
         for cache, source in SOURCES.items():

@@ -16,13 +16,14 @@ import numpy as np
 
 from data.camera_files import CAMERA_FILES, read_white_balance
 from data.notes import note
-from data.sensor import CHANNELS, Normalisation, Sensor, offsets
+from data.sensor import CHANNELS, Normalisation, Sensor, offsets, planes
 from errors import UserError
 
 NORMALISATIONS = get_args(Normalisation)
+NEEDS_NOTES = ("as_shot", "exposure")
 TABLE = "metadata.csv"  # in the folder of the mosaics, or in the folder above
 GREY = 0.18  # of white: the median of green after `exposure_gain`
-SATURATED = 0.95  # of white: pixels above say nothing about the light
+SATURATED = 0.95  # of white: a 2x2 block with a pixel above says nothing about the light
 MOST = 8.0  # an estimated gain is at most this, and at least its inverse
 
 Gains = tuple[float, float, float]  # that R, G and B above black are multiplied by
@@ -38,7 +39,7 @@ def gains_of(path: Path, mosaic: np.ndarray, sensor: Sensor, normalisation: str)
     Notes are in the camera's own file (gains) or in a `TABLE`. Raises `UserError` for a table that does not fit.
     """
     red = blue = exposure = None
-    if normalisation in ("as_shot", "exposure"):
+    if normalisation in NEEDS_NOTES:
         red, blue, exposure = noted(path)
     if normalisation == "exposure":
         red = blue = 1.0
@@ -66,32 +67,17 @@ def normalise(mosaic: np.ndarray, gains: Sequence[float], sensor: Sensor) -> np.
 
 def gray_world(mosaic: np.ndarray, sensor: Sensor) -> tuple[float, float]:
     """The gains of red and blue with which the mean of the image is grey, without its saturated pixels."""
-    means = {colour: _unsaturated(mosaic, sensor, colour).mean() for colour in "RGB"}
-    return tuple(_bounded(means["G"], means[colour]) for colour in "RB")
+    colours = planes(mosaic, sensor)
+    below = np.maximum.reduce(list(colours.values())) < SATURATED
+    below |= not below.any()  # all are saturated
+    red, *greens, blue = (colours[channel][below].mean() for channel in CHANNELS)
+    return _bounded(np.mean(greens), red), _bounded(np.mean(greens), blue)
 
 
 def exposure_gain(mosaic: np.ndarray, sensor: Sensor) -> float:
     """The gain with which the median of green is `GREY`."""
-    return _bounded(GREY, float(np.median(_plane(mosaic, sensor, "G"))))
-
-
-def _plane(mosaic: np.ndarray, sensor: Sensor, colour: str) -> np.ndarray:
-    """The pixels of R, G or B: black is 0, white is 1."""
-    levels, planes = dict(zip(CHANNELS, sensor.black_level, strict=True)), []
-    for channel, (row, column) in offsets(sensor.cfa).items():
-        if channel[0] == colour:
-            black = levels[channel]
-            planes.append((mosaic[row::2, column::2].astype(np.float32).ravel() - black) / (sensor.white_level - black))
-    return np.concatenate(planes)
-
-
-def _unsaturated(mosaic: np.ndarray, sensor: Sensor, colour: str) -> np.ndarray:
-    """The pixels of a colour in 2x2 blocks of which none is saturated; all pixels if there are no such blocks."""
-    blocks = [mosaic[row::2, column::2] for row in (0, 1) for column in (0, 1)]
-    below = (np.maximum.reduce(blocks) < SATURATED * sensor.white_level).ravel()
-    pixels = _plane(mosaic, sensor, colour)
-    chosen = pixels[np.tile(below, len(pixels) // len(below))]
-    return chosen if chosen.size else pixels
+    colours = planes(mosaic, sensor)
+    return _bounded(GREY, np.median((colours["Gr"], colours["Gb"])))
 
 
 def _bounded(wanted: float, found: float) -> float:
@@ -116,9 +102,9 @@ def noted(path: Path) -> tuple[float | None, float | None, float | None]:
     return row
 
 
-def check_noted(raws: Iterable[Path]) -> None:
-    """Raise `UserError` if a table lacks one of these mosaics; no image is read."""
-    for path in raws:
+def check_noted(raws: Iterable[Path], normalisation: str) -> None:
+    """Raise `UserError` if a table that is needed lacks one of these mosaics; no image is read."""
+    for path in raws if normalisation in NEEDS_NOTES else ():
         if table_of(path.parent):
             noted(path)
 
@@ -157,7 +143,11 @@ def _read_table(table: Path) -> dict[str, tuple[float, float, float | None]]:
                 f"{table}, line {number}: expected the columns file, red_gain, blue_gain (positive numbers) and, "
                 "perhaps, exposure_value (stops)"
             )
+        if row["file"] in found:
+            raise UserError(f"{table}, line {number}: there is an earlier line for {row['file']}; remove one of them")
         found[row["file"]] = (red, blue, exposure)
     if not found:
         raise UserError(f"{table} has no lines: remove it, or fill it")
+    if len({exposure is None for _, _, exposure in found.values()}) > 1:  # noted and estimated ones differ in scale
+        raise UserError(f"{table} has an exposure_value for some files only: give it for all, or for none")
     return found

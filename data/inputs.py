@@ -7,7 +7,7 @@ black_level / white_level is black. All functions work on batches, on the mosaic
 import torch
 from torch import Tensor
 
-from data.context import context_of
+from data.context import statistics
 from data.sensor import CHANNELS, Sensor, offsets
 from errors import UserError
 
@@ -50,6 +50,13 @@ def split_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
         sites = mosaic[:, 0, row::2, column::2]
         split[:, "RGB".index(channel[0]), row::2, column::2] = (sites - black / sensor.white_level).clamp(min=0)
     return split
+
+
+@torch.no_grad()
+def context_of(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The context (N, K) of whole mosaics (N, 1, H, W): numbers about their colours (data/context.py)."""
+    channels = dict(zip(PACKED_CHANNELS, packed_input(mosaic, sensor).unbind(1), strict=True))
+    return statistics(torch.stack((channels["R"], (channels["Gr"] + channels["Gb"]) / 2, channels["B"]), dim=1))
 
 
 def packed_context_input(mosaic: Tensor, sensor: Sensor, context: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import convolve
 from scipy.optimize import nnls
 
-from data.sensor import CHANNELS, Sensor, offsets
+from data.sensor import Sensor, planes
 from errors import UserError
 
 # Its response to an image that is locally a plane is 0; to white noise of variance 1 it has variance 36 (Immerkær,
@@ -27,7 +27,7 @@ FEWEST = 20  # blocks in a bin
 
 def estimate_noise(mosaics: Iterable[np.ndarray], sensor: Sensor) -> tuple[float, float]:
     """(shot, read) of mosaics (H, W), digital numbers. Raises `UserError` if too few pixels are below saturation."""
-    blocks = np.concatenate([_blocks(plane) for mosaic in mosaics for plane in _planes(mosaic, sensor)])
+    blocks = np.concatenate([_blocks(plane) for mosaic in mosaics for plane in planes(mosaic, sensor).values()])
     means, variances = blocks[(blocks[:, 0] < BRIGHT) & (blocks[:, 0] > 0)].T
     if len(means) < BINS * FEWEST:
         raise UserError("the noise cannot be estimated: the mosaics have too few pixels between black and white")
@@ -37,14 +37,6 @@ def estimate_noise(mosaics: Iterable[np.ndarray], sensor: Sensor) -> tuple[float
     spread = least + least.mean() * 0.01  # the error of a variance is in proportion to it
     (shot, read), _ = nnls(np.stack((level, np.ones(BINS)), axis=1) / spread[:, None], least / spread)
     return float(shot), float(read)
-
-
-def _planes(mosaic: np.ndarray, sensor: Sensor) -> Iterable[np.ndarray]:
-    """The four colour planes (H/2, W/2): black is 0, white is 1."""
-    where = offsets(sensor.cfa)
-    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
-        row, column = where[channel]
-        yield (mosaic[row::2, column::2].astype(np.float64) - black) / (sensor.white_level - black)
 
 
 def _blocks(plane: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Training patches: sample k of a run is a pure function of the split, the seed, the stage and k."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from data.cache import Files
 from data.files import check_upright
 from data.folders import Split
+from data.sensor import Sensor, mosaic_tensor
 from errors import UserError
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -66,6 +68,24 @@ def check_pair(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo:
         raise UserError(f"{raw_path} and {photo_path} are a pair, but of different sizes: {sizes} (height x width)")
 
 
+# --- whole files ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class OfWhole:
+    """What whole mosaics say, for their patches, such as the range of a file's reference; each is computed once."""
+
+    compute: Callable[[Tensor], Tensor]  # of a mosaic (1, 1, H, W), 1 is white: (1, K)
+    sensor: Sensor
+    known: dict[Path, Tensor] = field(default_factory=dict)
+
+    def __call__(self, path: Path, mosaic: np.ndarray) -> Tensor:
+        """(K,) of the file at `path`, whose whole mosaic is (H, W), digital numbers."""
+        if path not in self.known:
+            self.known[path] = self.compute(mosaic_tensor(mosaic, self.sensor)[None])[0]
+        return self.known[path]
+
+
 # --- patches ---------------------------------------------------------------------------------------------------------
 
 
@@ -90,10 +110,10 @@ class Patches(Dataset):
         seed: of the run; not negative.
         stage: index of the stage in the run, from 0. Each stage of each seed draws different random numbers.
         flips: mirror samples at random, keeping the CFA order.
-        spans: `data.reference.Spans`, for a stage that renders the references of patches. It demosaics each whole file
-            once, so leave it None if no loss needs the reference.
+        spans: `OfWhole` of `data.reference.Reference.span`, for a stage that renders the references of patches. It
+            demosaics each whole file once, so leave it None if no loss needs the reference.
         chunk: samples in a chunk; 0: draw in epochs.
-        contexts: `data.context.Contexts`, for a generator that takes the context of its image.
+        contexts: `OfWhole` of `data.inputs.context_of`, for a generator that takes the context of its image.
 
     A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair.
     """

@@ -4,8 +4,7 @@ The paper's section 3.1; `DEMOSAICERS` holds the two demosaicing methods of its 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.menon import check_mosaic, menon2007
-from data.sensor import Sensor, mosaic_tensor
+from data.sensor import Sensor
 from errors import UserError
 
 GAINS = (1.6, 1.2, 1.4)  # white balance of red, green and blue (released code)
@@ -142,17 +141,3 @@ class Reference:
         """
         digital = (mosaic * self.sensor.white_level).round()
         return self.demosaic(digital, self.sensor.cfa) / (self.headroom * max(65535, 2 * self.sensor.white_level))
-
-
-@dataclass
-class Spans:
-    """The ranges of the references of whole files, for rendering patches; each is computed once and remembered."""
-
-    reference: Reference
-    known: dict[Path, Tensor] = field(default_factory=dict)
-
-    def __call__(self, path: Path, mosaic: np.ndarray) -> Tensor:
-        """The range (2,) of the file at `path`, whose whole mosaic is (H, W), digital numbers."""
-        if path not in self.known:
-            self.known[path] = self.reference.span(mosaic_tensor(mosaic, self.reference.sensor)[None])[0]
-        return self.known[path]

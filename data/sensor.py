@@ -74,6 +74,15 @@ SENSORS = {
 }
 
 
+def planes(mosaic: np.ndarray, sensor: Sensor) -> dict[str, np.ndarray]:
+    """The four colour planes (H/2, W/2) of a mosaic (H, W), digital numbers: black becomes 0, white 1."""
+    found = {}
+    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
+        row, column = offsets(sensor.cfa)[channel]
+        found[channel] = (mosaic[row::2, column::2].astype(np.float64) - black) / (sensor.white_level - black)
+    return found
+
+
 def mosaic_tensor(mosaic: np.ndarray, sensor: Sensor) -> Tensor:
     """A mosaic file's digital numbers (H, W) as a tensor (1, H, W), float32, 1 is white."""
     return torch.from_numpy(mosaic.astype(np.float32))[None] / sensor.white_level

@@ -70,6 +70,7 @@ class Rule:
     lines: int
     sentence: str  # {value}, {name}
     sign: int = 1  # -1: if it falls below
+    not_in: str = ""  # a stage whose images may be so
 
 
 RULES = (
@@ -94,6 +95,7 @@ RULES = (
         3,
         "the images have a colour cast that the photographs do not have ({value:.0f} of 255): choose an earlier "
         "checkpoint, lower the learning rates, or fit the colours first (fit.py quick)",
+        not_in="pretrain",  # it aims at the demosaiced rendering, not at photographs
     ),
     Rule(
         "/gap",
@@ -116,7 +118,7 @@ class Watch:
         """New sentences after a line of `values` by name."""
         found = []
         for rule in RULES:
-            for name in (name for name in values if name.endswith(rule.statistic)):
+            for name in (name for name in values if name.endswith(rule.statistic) and stage != rule.not_in):
                 excess = self.recent.setdefault((stage, name), deque(maxlen=rule.lines))
                 excess.append(rule.sign * (values[name] - rule.limit))
                 enough = sum(value > 0 for value in excess) >= MOST * rule.lines

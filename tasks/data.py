@@ -35,8 +35,7 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
         _check_simulated(folder / "camera.json", sensor)
     reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise)
-    if data.normalise in ("as_shot", "exposure"):
-        check_noted(path for split in splits.values() for path in split.raws)
+    check_noted((path for split in splits.values() for path in split.raws), data.normalise)
     return splits, reader, open_reference(reader, data.demosaic)
 
 

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 import config as settings
 from config import Config
 from data.cache import Files, cached_files
-from data.context import Contexts
 from data.files import Reader, read_photo
 from data.folders import Split, find_layout, unpaired
-from data.inputs import WITH_CONTEXT, prepare
+from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.loader import evaluation_pairs, training_batches
 from data.notes import note
-from data.patches import Patches, centre, photo_tensor
-from data.reference import Reference, Spans, find_demosaicer
+from data.patches import OfWhole, Patches, centre, photo_tensor
+from data.reference import Reference, find_demosaicer
 from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError
 from evaluation.health import Watch, measure
@@ -64,7 +63,7 @@ class RunData:
         mosaic = self.reader.mosaic_tensor(centre(whole, side))[None].to(self.device)
         context = None
         if self.input_format in WITH_CONTEXT:
-            context = Contexts(self.reader.sensor)(path, whole)[None].to(self.device)
+            context = context_of(self.reader.mosaic_tensor(whole)[None], self.reader.sensor).to(self.device)
         return mosaic, self.inputs(mosaic, context)
 
     def inputs(self, mosaic: Tensor, context: Tensor | None = None) -> Tensor:
@@ -197,7 +196,8 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     draws = sum(steps.values()) * data.batch
     files = cached_files(split, Files(run_data.reader), data.cache, folder, draws, group.size)
     fitted, chunk = run_data.fitted, CHUNK * data.batch if config.quirks.chunks else 0
-    spans = Spans(run_data.reference) if fitted.reference is run_data.reference else None
+    sensor, published = run_data.reader.sensor, fitted.reference is run_data.reference
+    spans = OfWhole(run_data.reference.span, sensor) if published else None
 
     def to_batch(render: bool, loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
@@ -221,7 +221,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
             patches = SyntheticPatches(split, files, fitted.camera, *drawn, **own)
             feed = partial(load, patches), to_synthetic_batch
         else:
-            contexts = Contexts(run_data.reader.sensor) if contextual else None
+            contexts = OfWhole(partial(context_of, sensor=sensor), sensor) if contextual else None
             patches = Patches(
                 split, files, *drawn, data.flips, spans if render else None, chunk=chunk, contexts=contexts
             )

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 import config as settings
 from config import Config
 from data.conditions import NORMALISATIONS
-from data.context import context_of
-from data.inputs import WITH_CONTEXT, prepare
+from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.sensor import SENSORS, Sensor, mirror, mirrored_axes
 from errors import UserError
 from models import ModelSpec, build_model, model_spec

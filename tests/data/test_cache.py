@@ -12,8 +12,8 @@ from data.cache import Files, InMemory, OnDisk, cached_files, free_memory
 from data.files import Reader
 from data.folders import Split
 from data.loader import training_batches
-from data.patches import Patches
-from data.reference import Reference, Spans
+from data.patches import OfWhole, Patches
+from data.reference import Reference
 from data.sensor import SENSORS
 from errors import UserError
 
@@ -39,7 +39,7 @@ def files() -> Files:
 
 
 def patches_of(split: Split, files: Files) -> Patches:
-    return Patches(split, files, 12, seed=0, flips=True, spans=Spans(Reference(FUJIFILM)))
+    return Patches(split, files, 12, seed=0, flips=True, spans=OfWhole(Reference(FUJIFILM).span, FUJIFILM))
 
 
 def samples(split: Split, files: Files) -> list[dict[str, torch.Tensor]]:

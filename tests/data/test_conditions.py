@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import camera_files, conditions
-from data.conditions import GREY, MOST, exposure_gain, gains_of, gray_world, normalise, tables_of
+from data.conditions import GREY, MOST, check_noted, exposure_gain, gains_of, gray_world, normalise, tables_of
 from data.files import Reader
 from data.folders import mosaics
 from data.sensor import CFA_ORDERS, Sensor, offsets
@@ -121,6 +121,8 @@ def test_the_white_balance_of_a_real_file(real):
         (HEADER + "7.png,1,x,0\n", "line 2: expected"),
         (HEADER + "7.png,1,1,-9999\n", "line 2: expected"),
         ("file,red_gain\n7.png,1\n", "line 2: expected"),
+        (HEADER + "7.png,1,1,0\n7.png,1,1.5,0\n", "line 3: there is an earlier line for 7.png"),
+        (HEADER + "7.png,1,1,0\n8.png,1,1,\n", "an exposure_value for some files only"),
         (HEADER, "has no lines"),
         ("", "has no lines"),
     ),
@@ -129,6 +131,15 @@ def test_a_table_that_does_not_fit_is_refused(write, lines, message):
     path, (mosaic, sensor) = write(lines), mosaic_of(0.1, 0.2, 0.05)
     with pytest.raises(UserError, match=message):
         gains_of(path, mosaic, sensor, "as_shot")
+
+
+def test_a_missing_line_matters_only_where_notes_are_used(write):
+    path = write(HEADER + "8.png,1,1,0\n")
+    for normalisation in ("off", "gray_world"):
+        check_noted([path], normalisation)
+    for normalisation in ("as_shot", "exposure"):
+        with pytest.raises(UserError, match="has no line for 7.png"):
+            check_noted([path], normalisation)
 
 
 def test_a_table_that_is_no_text_is_refused(write, tmp_path):

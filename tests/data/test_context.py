@@ -1,6 +1,7 @@
 """Numbers about whole mosaics."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from data.conditions import normalise
-from data.context import FLOOR, NUMBERS, Contexts, context_of, statistics
+from data.context import FLOOR, NUMBERS, statistics
+from data.inputs import context_of
+from data.patches import OfWhole
 from data.sensor import CFA_ORDERS, Sensor, offsets
 from models.efficient import CONTEXT
 
@@ -48,7 +51,7 @@ def test_noise_and_mirroring_hardly_change_it():
 
 def test_each_file_is_looked_at_once(monkeypatch):
     mosaic, sensor = coloured("rggb")
-    contexts = Contexts(sensor)
+    contexts = OfWhole(partial(context_of, sensor=sensor), sensor)
     first = contexts(Path("a.png"), mosaic)
     assert torch.equal(contexts(Path("a.png"), np.zeros_like(mosaic)), first)
     brighter = contexts(Path("b.png"), normalise(mosaic, (2.0, 2.0, 2.0), sensor))

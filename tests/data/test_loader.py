@@ -13,8 +13,8 @@ import torch
 
 from data.folders import Split, mosaics
 from data.loader import Positions, evaluation_pairs, training_batches, whole_files
-from data.patches import Patches
-from data.reference import Reference, Spans
+from data.patches import OfWhole, Patches
+from data.reference import Reference
 from errors import UserError
 
 CPU = torch.device("cpu")
@@ -33,7 +33,13 @@ def test_processes_share_each_batch():
 
 @pytest.mark.parametrize("workers", (0, 2))
 def test_a_batch_depends_on_its_step_alone(scenes, workers):
-    patches = Patches(scenes.split, scenes.files, PATCH, seed=0, spans=Spans(Reference(scenes.reader.sensor)))
+    patches = Patches(
+        scenes.split,
+        scenes.files,
+        PATCH,
+        seed=0,
+        spans=OfWhole(Reference(scenes.reader.sensor).span, scenes.reader.sensor),
+    )
     whole = list(islice(training_batches(patches, 3, 0, 0, CPU), 4))
     tail = list(islice(training_batches(patches, 3, 2, workers, CPU), 2))
     for expected, later in zip(whole[2:], tail, strict=True):

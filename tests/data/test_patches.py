@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.folders import Split
-from data.patches import Patches, centre, flip, photo_tensor, random_window
-from data.reference import Reference, Spans
+from data.patches import OfWhole, Patches, centre, flip, photo_tensor, random_window
+from data.reference import Reference
 from data.sensor import CFA_ORDERS
 from data.unprocess import mosaic as mosaic_of
 from errors import UserError
@@ -197,7 +197,7 @@ def test_a_pair_is_the_same_window_of_the_same_scene(scenes, flips):
 
 def test_the_span_is_that_of_the_whole_mosaic(scenes):
     reference = Reference(scenes.reader.sensor)
-    sample = Patches(scenes.split, scenes.files, PATCH, seed=0, spans=Spans(reference))[0]
+    sample = Patches(scenes.split, scenes.files, PATCH, seed=0, spans=OfWhole(reference.span, reference.sensor))[0]
     raw_path = scenes.split.raws[scenes.number(scenes.digital(sample["mosaic"]))]
     whole = scenes.reader.mosaic_tensor(iio.imread(raw_path))[None]
     assert sample["span"].shape == (2,) and torch.equal(sample["span"], reference.span(whole)[0])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data.menon import menon2007
-from data.reference import DEMOSAICERS, Reference, Spans, bilinear_opencv, render_reference
+from data.patches import OfWhole
+from data.reference import DEMOSAICERS, Reference, bilinear_opencv, render_reference
 from data.sensor import CFA_ORDERS, SENSORS
 from data.unprocess import mosaic as mosaic_of
 from errors import UserError
@@ -168,7 +169,7 @@ def test_the_range_of_a_file_is_computed_once(name, rng):
         calls.append(mosaic.shape)
         return DEMOSAICERS[name](mosaic, cfa)
 
-    spans = Spans(replace(reference, demosaic=demosaic))
+    spans = OfWhole(replace(reference, demosaic=demosaic).span, reference.sensor)
     for path, mosaic in [*mosaics.items()] * 2:
         expected = reference.span(batch(mosaic, dtype=torch.float32) / 1023)[0]
         assert expected.shape == (2,) and torch.equal(spans(path, mosaic), expected)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from data.cache import Files
-from data.context import context_of
 from data.files import Reader
 from data.folders import Split
+from data.inputs import context_of
 from data.sensor import Sensor
 from data.synthetic import SyntheticCamera, SyntheticContexts, SyntheticPatches
 from data.transport import GAMMA, ColorMap, camera_colors, fit_color_map, invert, round_trip_error

@@ -95,5 +95,10 @@ def test_each_stage_is_watched_anew():
     assert len(watch.look("train", 3, values)) == len(watch.look("pretrain", 3, values)) == 1
 
 
+def test_pretraining_may_have_the_cast_of_the_demosaiced_rendering():
+    log = log_of("health/cast", [60.0] * 9)
+    assert alarms([line | {"stage": "pretrain"} for line in log]) == [] and len(alarms(log)) == 1
+
+
 def test_lines_without_signs_are_passed_over():
     assert alarms([{"stage": "start", "weights": {}}, {"stage": "train", "step": 1, "val_psnr": 20.0}]) == []

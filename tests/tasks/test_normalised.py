@@ -11,8 +11,8 @@ import fit
 import inference
 import test_model
 from data.conditions import _read_table
-from data.context import context_of
 from data.files import Reader
+from data.inputs import context_of
 from errors import UserError
 from tasks import isp
 from tasks.data import note_darkness, open_data
@@ -92,6 +92,19 @@ def test_a_mosaic_without_notes_is_noticed_before_training(noted):
     _read_table.cache_clear()
     with pytest.raises(UserError, match="metadata.csv has no line for 7.png"):
         open_data(noted)
+
+
+@pytest.mark.usefixtures("restored", "cached_networks")
+def test_a_mosaic_without_notes_is_noticed_before_anything_is_rendered(noted, call, tmp_path):
+    checkpoint = sorted((fit.train(noted) / "checkpoints").glob("step_*.pt"))[-1]
+    raws = Path(noted.data.root) / "val" / "mediatek_raw"
+    table = raws.parent / "metadata.csv"
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if not line.startswith("1.")))
+    _read_table.cache_clear()
+    status, output = call(
+        test_model, "--checkpoint", checkpoint, "--input", raws, "--output", tmp_path / "out", "--device", "cpu"
+    )
+    assert status == 2 and "metadata.csv has no line for 1.png" in output and not (tmp_path / "out").exists()
 
 
 def test_dark_mosaics_are_noticed_whatever_they_are_multiplied_by(noted, capsys):

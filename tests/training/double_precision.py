@@ -11,8 +11,7 @@ import fit
 from data.cache import Files
 from data.inputs import prepare
 from data.loader import training_batches
-from data.patches import Patches
-from data.reference import Spans
+from data.patches import OfWhole, Patches
 from tasks.data import open_data
 from tasks.features import Networks
 from tasks.isp import build_generator
@@ -50,7 +49,9 @@ def train(arguments: Sequence[str], group: Group) -> dict:
     torch.set_default_dtype(torch.float32)
     trainer.average_ = group.mean_ if group.size > 1 else None
     data = config.data
-    patches = Patches(splits["train"], Files(reader), data.patch, seed=0, flips=True, spans=Spans(reference))
+    patches = Patches(
+        splits["train"], Files(reader), data.patch, seed=0, flips=True, spans=OfWhole(reference.span, reader.sensor)
+    )
     batches = training_batches(patches, data.batch, 0, 0, CPU, group.rank, group.size)
     for number in range(1, config.train.steps + 1):
         loaded = next(batches)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from data.sensor import SENSORS, Cfa, Normalisation
+from data.sensor import SENSORS, Cfa, Levels, Normalisation
 from errors import UserError
 
 _FUJIFILM = SENSORS["fujifilm"]
@@ -55,9 +55,20 @@ class Data:
     """Black level of R, Gr, Gb, B, in digital numbers (released code; its RMFA-Net takes 63 for each)."""
     white_level: float = _FUJIFILM.white_level
     """White level in digital numbers: 1023 for 10 bits."""
+    camera: str = ""
+    """A camera's profile (python -m data.camera), instead of its order and levels; camera files need none."""
+    levels: Levels = "file"
+    """Levels of camera files: each file's own, brought to black_level and white_level; or those two, as given."""
+    lens_shading: bool = False
+    """Undo the lens shading that camera files note (DNG's gain maps)."""
     normalise: Normalisation = "off"
     """What light and exposure are undone by, file by file: as_shot (noted by the camera, otherwise estimated), exposure
-    (alone), gray_world (estimated from the image), off (paper). docs/beyond.md has the table of notes."""
+    (alone), gray_world (estimated from the image), white_balance (as shot, without the exposure, clipped at white), off
+    (paper). docs/beyond.md has the table of notes."""
+    rendering: Literal["published", "camera"] = "published"
+    """The demosaiced reference's black and white balance: as published, or black at 0 and the camera's own gains."""
+    gains: tuple[float, float, float] = (1.6, 1.2, 1.4)
+    """White balance of that rendering: R, G, B (released code); rendering camera takes the profile's, unless given."""
     demosaic: str = "menon2007"
     """Demosaicing of the content reference (Table 3): menon2007, or bilinear (OpenCV's)."""
     reference: Literal["published", "transport"] = "published"
@@ -91,6 +102,7 @@ class Data:
     def __post_init__(self):
         _require(self.patch >= 32 and self.patch % 2 == 0, f"data.patch must be even and at least 32, not {self.patch}")
         _require(self.batch >= 1, f"data.batch must be at least 1, not {self.batch}")
+        _require(min(self.gains) > 0, f"data.gains must be positive, not {self.gains}")
         _require(min(self.val_count, self.test_count) >= 0, "data.val_count and data.test_count must not be negative")
         _require(self.white_level >= 255, f"data.white_level is {self.white_level:g}; give the largest digital number")
         _require(self.workers >= 0, f"data.workers must not be negative, but is {self.workers}")
@@ -372,6 +384,10 @@ PRESETS: dict[str, Config] = {
             mode="synthetic", steps=4000, lr=4e-3, schedule="cosine", content=0, tv=0, color=0, lpips=0, dists=0, mse=1
         ),
         log=Log(val_every=500, save_every=500, state_every=500),
+    ),
+    # The paper's method for files of one's own camera.
+    "camera": Config(
+        run="camera", model="efficient", data=Data(layout="folders", rendering="camera"), train=Train(steps=27_220)
     ),
     "fujifilm-efficient": Config(run="fujifilm-efficient", model="efficient", train=Train(steps=27_220)),
     "fujifilm-robust": Config(run="fujifilm-robust", model="robust", train=Train(steps=66_090)),

@@ -158,7 +158,7 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
     check_noted(split.raws, reader.normalisation)
-    reference = open_reference(reader, (subject.config or default).data.demosaic)
+    reference = open_reference(reader, (subject.config or default).data)
     return RenderSet(split, reader, reference, given.input)
 
 

@@ -1,41 +1,88 @@
-"""A camera's own files (DNG, NEF, CR2, ...), read by LibRaw: the mosaic, and the white balance that it notes."""
+"""A camera's own files (DNG, NEF, CR2, ...): LibRaw reads the mosaic and the notes, tifffile what LibRaw leaves out."""
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.sensor import CFA_ORDERS, Sensor
+from data.gain_maps import GainMap, read_gain_maps
+from data.sensor import CFA_ORDERS, CHANNELS, Levels, Sensor, offsets
 from errors import UserError
 
 CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", ".orf", ".pef"}
 
+# LibRaw's flip -> EXIF's Orientation: bit 0 mirrors left and right, bit 1 top and bottom, bit 2 transposes afterwards.
+ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
+BLACK_TOLERANCE, WHITE_TOLERANCE = 0.01, 1.25  # of given levels against the file's: share of white, and ratio
+OPCODE_LIST_2 = 51009  # DNG's tag of what to do with the linear mosaic
 
-def read_camera_file(path: Path, sensor: Sensor) -> np.ndarray:
-    """The visible area of a file, (H, W) digital numbers. Raises `UserError` if it is not of such a `sensor`."""
-    import rawpy
 
-    with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
-        pattern = raw.raw_pattern  # None or not 2x2 if the file is demosaiced, monochrome or from X-Trans
-        if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:
-            raise UserError(f"{path} is not from a Bayer sensor, or already demosaiced (linear DNG): leave it out")
-        mosaic = raw.raw_image_visible.copy()
-        cfa = "".join("rgbg"[index] for index in raw.raw_colors_visible[:2, :2].flat)
-        black, white = raw.black_level_per_channel, raw.white_level
-    if mosaic.ndim != 2 or cfa not in CFA_ORDERS:
-        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
-    if cfa != sensor.cfa:
-        advice = f"set --data.cfa {cfa} (test_model.py: --cfa {cfa})"
-        raise UserError(f"{path} has the CFA order {cfa}, not {sensor.cfa}: {advice}")
-    if white and not 0.8 * sensor.white_level <= white <= 1.25 * sensor.white_level:
-        advice = f"set --data.white-level {white} (test_model.py: --white-level {white})"
-        raise UserError(f"{path} has the white level {white}, not {sensor.white_level:g}: {advice}")
-    black = [black[i] for i in (0, 1, 3, 2)]  # R, Gr, Gb, B; LibRaw has R, G, B, G2
-    for own, expected in zip(black, sensor.black_level, strict=True):
-        if abs(own - expected) > 0.01 * sensor.white_level:
-            levels = " ".join(f"{level:g}" for level in black)
-            advice = f"set --data.black-level {levels} (test_model.py: --black-level {levels})"
-            raise UserError(f"{path} has the black level {own:g}, not {expected:g}: {advice}")
-    return mosaic
+@dataclass(frozen=True)
+class CameraFile:
+    """What a file notes of its camera and of the moment it was taken."""
+
+    make: str  # "" if it cannot be read: LibRaw does not give it, and RAF and CR3 are no TIFF files
+    model: str
+    sensor: Sensor  # CFA order of the visible area, and the file's own levels
+    size: tuple[int, int]  # height and width of the visible area, without an odd last row or column
+    gains: tuple[float, float] | None  # of red and blue, as the camera chose them; green has 1
+    iso: float  # 0 if it is not noted
+    orientation: int  # EXIF: 1 is upright, 6 and 8 are portraits
+    color_matrix: tuple[tuple[float, ...], ...] | None  # (3, 3), XYZ (D65) to camera; None if LibRaw knows none
+
+
+def look_at(path: Path) -> CameraFile:
+    """The notes of a camera file; its pixels are not decoded. Raises `UserError` as `read_camera_file` does."""
+    with _opened(path) as raw:
+        matrix = np.array(raw.rgb_xyz_matrix)[:3]
+        return CameraFile(
+            *make_and_model(path),
+            sensor=_sensor(path, raw),
+            size=(raw.sizes.height // 2 * 2, raw.sizes.width // 2 * 2),
+            gains=_gains(raw.camera_whitebalance),
+            iso=float(raw.other.iso_speed),
+            orientation=ORIENTATIONS.get(raw.sizes.flip, 1),
+            color_matrix=tuple(map(tuple, matrix.tolist())) if matrix.any() else None,
+        )
+
+
+def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_shading: bool = False) -> np.ndarray:
+    """The visible area of a file as a mosaic (H, W) of even sides, in digital numbers of `sensor`.
+
+    Args:
+        path: the file.
+        sensor: its CFA order must be the file's.
+        levels: "file": the file's own black and white become those of `sensor`, values above are clipped; "given": the
+            digital numbers stay as they are, and the levels of `sensor`, which the user gave, must be near the file's.
+        lens_shading: undo the shading that the file's gain maps note (DNG's OpcodeList2), if it has any.
+
+    Returns:
+        uint16 where the digital numbers are those of the file, otherwise float32.
+
+    Raises:
+        UserError: not a Bayer mosaic, another CFA order, levels that are not near the file's, or shading that is noted
+            in a way that the DNG specification does not know.
+    """
+    with _opened(path) as raw:
+        own = _sensor(path, raw)
+        height, width = (side // 2 * 2 for side in (raw.sizes.height, raw.sizes.width))
+        mosaic = raw.raw_image_visible[:height, :width].copy()
+    if own.cfa != sensor.cfa:
+        advice = f"set --data.cfa {own.cfa} (test_model.py: --cfa {own.cfa})"
+        raise UserError(f"{path} has the CFA order {own.cfa}, not {sensor.cfa}: {advice}")
+    if levels == "given":
+        _check_levels(path, own, sensor)
+        own = sensor
+    maps = gain_maps(path) if lens_shading else []
+    if not maps and own == sensor:
+        return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)))
+    signal = _signal(mosaic, own)
+    for each in maps:
+        each.multiply(signal)
+    return _to_levels(signal, sensor)
 
 
 def read_white_balance(path: Path) -> tuple[float, float] | None:
@@ -43,5 +90,110 @@ def read_white_balance(path: Path) -> tuple[float, float] | None:
     import rawpy
 
     with open(path, "rb") as file, rawpy.imread(file) as raw:
-        red, green, blue, _ = raw.camera_whitebalance
+        return _gains(raw.camera_whitebalance)
+
+
+# --- what LibRaw says ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator:
+    """The file in LibRaw, not decoded yet. Raises `UserError` if its pixels are not a Bayer mosaic."""
+    import rawpy
+
+    with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
+        pattern = raw.raw_pattern if raw.raw_type == rawpy.RawType.Flat else None  # linear DNG is a stack of colours
+        if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:  # X-Trans is 6x6, quad Bayer 4x4
+            raise UserError(
+                f"{path} is not from a Bayer sensor (X-Trans, Foveon, quad Bayer, monochrome), or already demosaiced "
+                "(linear DNG): leave it out"
+            )
+        yield raw
+
+
+def _sensor(path: Path, raw) -> Sensor:
+    """CFA order of the visible area and levels of an opened file."""
+    top, left = raw.sizes.top_margin, raw.sizes.left_margin
+    cfa = "".join("rgbg"[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
+    if cfa not in CFA_ORDERS:
+        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
+    black = tuple(float(raw.black_level_per_channel[i]) for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
+    return Sensor(cfa, black, float(raw.white_level))
+
+
+def _gains(white_balance: list[float]) -> tuple[float, float] | None:
+    red, green, blue, _ = white_balance
     return (red / green, blue / green) if min(red, green, blue) > 0 else None
+
+
+# --- levels ----------------------------------------------------------------------------------------------------------
+
+
+def _check_levels(path: Path, own: Sensor, given: Sensor) -> None:
+    """Raise `UserError` if levels that the user gave are not near those of the file."""
+    if not given.white_level / WHITE_TOLERANCE <= own.white_level <= given.white_level * WHITE_TOLERANCE:
+        raise UserError(
+            f"{path} has the white level {own.white_level:g}, not {given.white_level:g}: leave out --data.white-level "
+            "(test_model.py: --white-level), and the file's own is taken"
+        )
+    for black, expected in zip(own.black_level, given.black_level, strict=True):
+        if abs(black - expected) > BLACK_TOLERANCE * given.white_level:
+            raise UserError(
+                f"{path} has the black level {black:g}, not {expected:g}: leave out --data.black-level (test_model.py: "
+                "--black-level), and the file's own is taken"
+            )
+
+
+def _signal(mosaic: np.ndarray, own: Sensor) -> np.ndarray:
+    """Digital numbers (H, W) as shares of white above black, float32."""
+    signal = mosaic.astype(np.float32)
+    for channel, black in zip(CHANNELS, own.black_level, strict=True):
+        row, column = offsets(own.cfa)[channel]
+        plane = signal[row::2, column::2]
+        plane -= black
+        plane /= own.white_level - black
+    return signal
+
+
+def _to_levels(signal: np.ndarray, sensor: Sensor) -> np.ndarray:
+    """Shares of white above black (H, W) as digital numbers of `sensor`, clipped to [0, white]; in place."""
+    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
+        row, column = offsets(sensor.cfa)[channel]
+        plane = signal[row::2, column::2]
+        plane *= sensor.white_level - black
+        plane += black
+    return np.clip(signal, 0, sensor.white_level, out=signal)
+
+
+# --- what LibRaw leaves out ------------------------------------------------------------------------------------------
+
+
+def make_and_model(path: Path) -> tuple[str, str]:
+    """The camera's make and model; "" for what cannot be read, as in RAF and CR3, which are no TIFF files."""
+    found = {"Make": "", "Model": ""}
+    for page in _pages(path):
+        for name in found:
+            if not found[name] and (tag := page.tags.get(name)):
+                found[name] = str(tag.value).strip().strip("\0")
+    return found["Make"], found["Model"]
+
+
+def gain_maps(path: Path) -> list[GainMap]:
+    """The lens shading that a file notes; empty if it notes none. Raises `UserError` for a damaged list."""
+    for page in _pages(path):
+        if tag := page.tags.get(OPCODE_LIST_2):
+            try:
+                return read_gain_maps(bytes(tag.value))
+            except (ValueError, struct.error) as error:
+                raise UserError(f"{path} has a damaged list of opcodes, which has its lens shading: {error}") from None
+    return []
+
+
+def _pages(path: Path) -> Iterator:
+    """The directories of a camera file and those below them, as pages of tifffile; none if it is no TIFF file."""
+    import tifffile
+
+    with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as file:
+        for page in file.pages:
+            yield page
+            yield from page.pages or ()

@@ -20,7 +20,8 @@ from data.sensor import CHANNELS, Normalisation, Sensor, offsets, planes
 from errors import UserError
 
 NORMALISATIONS = get_args(Normalisation)
-NEEDS_NOTES = ("as_shot", "exposure")
+NEEDS_NOTES = ("as_shot", "exposure", "white_balance")
+CLIPPED = ("off", "white_balance")  # normalisations that leave nothing above white
 TABLE = "metadata.csv"  # in the folder of the mosaics, or in the folder above
 GREY = 0.18  # of white: the median of green after `exposure_gain`
 SATURATED = 0.95  # of white: a 2x2 block with a pixel above says nothing about the light
@@ -35,6 +36,7 @@ def gains_of(path: Path, mosaic: np.ndarray, sensor: Sensor, normalisation: str)
     - "as_shot": red and blue gain and exposure as noted by the camera; what is not noted is estimated.
     - "exposure": the exposure alone, as noted or estimated.
     - "gray_world": all estimated from the image, whatever is noted.
+    - "white_balance": red and blue gain alone, as noted or estimated; green has 1.
 
     Notes are in the camera's own file (gains) or in a `TABLE`. Raises `UserError` for a table that does not fit.
     """
@@ -45,13 +47,18 @@ def gains_of(path: Path, mosaic: np.ndarray, sensor: Sensor, normalisation: str)
         red = blue = 1.0
     if red is None or blue is None:
         red, blue = gray_world(mosaic, sensor)
-    if exposure is None:
+    if normalisation == "white_balance":
+        exposure = 1.0
+    elif exposure is None:
         exposure = exposure_gain(mosaic, sensor)
     return red * exposure, exposure, blue * exposure
 
 
-def normalise(mosaic: np.ndarray, gains: Sequence[float], sensor: Sensor) -> np.ndarray:
-    """Multiply what is above black: (H, W) digital numbers -> the same, float32; it may exceed the white level."""
+def normalise(mosaic: np.ndarray, gains: Sequence[float], sensor: Sensor, clip: bool = False) -> np.ndarray:
+    """Multiply what is above black: (H, W) digital numbers -> the same, float32; above the white level unless `clip`.
+
+    Without clipping, a saturated white pixel becomes the colour of the gains, magenta as a rule.
+    """
     result = mosaic.astype(np.float32)
     levels, where = dict(zip(CHANNELS, sensor.black_level, strict=True)), offsets(sensor.cfa)
     for channel, (row, column) in where.items():
@@ -59,7 +66,7 @@ def normalise(mosaic: np.ndarray, gains: Sequence[float], sensor: Sensor) -> np.
         plane -= black
         plane *= gains["RGB".index(channel[0])]
         plane += black
-    return result
+    return np.minimum(result, sensor.white_level, out=result) if clip else result
 
 
 # --- from the image --------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import storage
 from data.camera_files import CAMERA_FILES, read_camera_file
-from data.conditions import Gains, gains_of, normalise, tables_of
-from data.sensor import Normalisation, Sensor, mosaic_tensor
+from data.conditions import CLIPPED, Gains, gains_of, normalise, tables_of
+from data.sensor import Levels, Normalisation, Sensor, mosaic_tensor
 from errors import UserError
 
 MOSAIC_FILES = {".png", ".pgm", ".tif", ".tiff", ".npy", ".raw"} | CAMERA_FILES
@@ -36,6 +36,8 @@ class Reader:
     sensor: Sensor
     headless_size: tuple[int, int] = (0, 0)  # (height, width) of .raw files without a header; (0, 0): unknown
     normalisation: Normalisation = "off"  # of light and exposure (data/conditions.py)
+    levels: Levels = "file"  # of camera files (data/camera_files.py)
+    lens_shading: bool = False  # undone where a camera file notes it
 
     def __post_init__(self) -> None:
         height, width = self.headless_size
@@ -50,11 +52,11 @@ class Reader:
         mosaic = self.recorded(path)
         if self.normalisation == "off":
             return mosaic
-        return normalise(mosaic, self.gains(path, mosaic), self.sensor)
+        return normalise(mosaic, self.gains(path, mosaic), self.sensor, clip=self.normalisation in CLIPPED)
 
     def recorded(self, path: Path) -> np.ndarray:
         """(H, W) digital numbers, uint16 or float32, as in the file. Raises `UserError` as `read_mosaic` does."""
-        return read_mosaic(path, self.sensor, self.headless_size)
+        return read_mosaic(path, self.sensor, self.headless_size, self.levels, self.lens_shading)
 
     def gains(self, path: Path, recorded: np.ndarray) -> Gains:
         """The gains that normalise a mosaic, `recorded` (H, W). Raises `UserError` as `gains_of` does."""
@@ -63,6 +65,8 @@ class Reader:
     def facts(self, raws: Iterable[Path]) -> tuple:
         """All that decides how these mosaics are read, beside their own content: for digests."""
         facts = (astuple(self.sensor), self.headless_size)
+        if any(path.suffix.lower() in CAMERA_FILES for path in raws):
+            facts += (self.levels, self.lens_shading)
         if self.normalisation == "off":
             return facts
         return *facts, self.normalisation, [storage.fingerprint(table) for table in tables_of(raws)]
@@ -75,20 +79,27 @@ class Reader:
 # --- mosaics ---------------------------------------------------------------------------------------------------------
 
 
-def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0, 0)) -> np.ndarray:
+def read_mosaic(
+    path: Path,
+    sensor: Sensor,
+    headless_size: tuple[int, int] = (0, 0),
+    levels: Levels = "file",
+    lens_shading: bool = False,
+) -> np.ndarray:
     """Read one mosaic, (H, W), digital numbers (uint16 or float32).
 
     The formats are:
     - PNG, PGM or TIFF with one channel;
     - NPY, (H, W) or R, G, G, B at half resolution (H/2, W/2, 4);
     - RAW without a header, 16-bit little-endian, of `headless_size` (height, width);
-    - a camera's own file (DNG, NEF, CR2, ...), its visible area, read by LibRaw.
+    - a camera's own file (DNG, NEF, CR2, ...), its visible area, read by LibRaw, with `levels` and `lens_shading` as
+      `read_camera_file` has them.
 
     Real numbers (NPY, TIFF) up to 1 are fractions of white. Raises `UserError` if the file is missing or damaged, is
     not a Bayer mosaic of even sides and more than 8 bits, or contradicts `sensor`.
     """
     suffix = path.suffix.lower()
-    with _reading(path):
+    with reading(path):
         if suffix == ".npy":
             mosaic = _read_npy(path, sensor)
         elif suffix == ".raw":
@@ -96,7 +107,7 @@ def read_mosaic(path: Path, sensor: Sensor, headless_size: tuple[int, int] = (0,
         elif suffix == ".pgm":
             mosaic = _read_pgm(path)
         elif suffix in CAMERA_FILES:
-            mosaic = read_camera_file(path, sensor)
+            mosaic = read_camera_file(path, sensor, levels, lens_shading)
         else:
             mosaic = _read_image(path)
     if mosaic.dtype.kind == "f" and mosaic.size and mosaic.max() <= 1:
@@ -188,7 +199,7 @@ def check_upright(path: Path) -> None:
 
     PNG files are not checked: Pillow would have to decode them whole.
     """
-    with _reading(path), _open_image(path) as image:
+    with reading(path), _open_image(path) as image:
         if image.format != "PNG" and image.getexif().get(0x0112, 1) != 1:  # the tag Orientation
             raise UserError(
                 f"{path} is flagged as turned (EXIF orientation), and its mosaic is not: save it upright without the "
@@ -204,7 +215,7 @@ def read_photo(path: Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    with _reading(path), _open_image(path) as image:
+    with reading(path), _open_image(path) as image:
         if min(image.size) < 2:
             raise UserError(f"{path} has {image.width}x{image.height} pixels: it is no photograph, leave it out")
         ImageOps.exif_transpose(image, in_place=True)
@@ -250,7 +261,7 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """While the file at `path` is read: turn an error into a `UserError` that names it."""
     try:
         check_file(path)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data.menon import check_mosaic, menon2007
-from data.sensor import Sensor
+from data.sensor import Sensor, above_black
 from errors import UserError
 
 GAINS = (1.6, 1.2, 1.4)  # white balance of red, green and blue (released code)
@@ -124,6 +124,7 @@ class Reference:
     gains: tuple[float, float, float] = GAINS
     gamma: float = GAMMA
     headroom: float = 1.0  # how far above white values may be: those of normalised mosaics
+    camera: bool = False  # for any camera: black becomes 0, and white the whitest; published: black stays in
 
     def __call__(self, mosaic: Tensor, span: Tensor | None = None) -> Tensor:
         """(N, 1, H, W), 1 is white -> (N, 3, H, W) in [0, 1]; for patches, pass the `span` (N, 2) of their files."""
@@ -137,7 +138,12 @@ class Reference:
         """Demosaic whole digital numbers, on which `menon2007` is exact, and scale them so that white is at most 0.5.
 
         The released code divides 10-bit values by 65535, not by 1023; so white balance clips nothing. The stretch of
-        `render_reference` cancels the factor.
+        `render_reference` cancels the factor. With `camera`, white becomes 1: with gains of at least 1, what is
+        saturated is white, not magenta.
         """
-        digital = (mosaic * self.sensor.white_level).round()
-        return self.demosaic(digital, self.sensor.cfa) / (self.headroom * max(65535, 2 * self.sensor.white_level))
+        white = self.sensor.white_level
+        if self.camera:
+            digital = (above_black(mosaic, self.sensor) * white).round()
+            return self.demosaic(digital, self.sensor.cfa) / (self.headroom * white)
+        digital = (mosaic * white).round()
+        return self.demosaic(digital, self.sensor.cfa) / (self.headroom * max(65535, 2 * white))

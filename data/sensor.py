@@ -11,7 +11,9 @@ from errors import UserError
 
 Cfa = Literal["rggb", "bggr", "grbg", "gbrg"]  # the colour at (row, column) parity (0, 0), (0, 1), (1, 0), (1, 1)
 CFA_ORDERS = get_args(Cfa)
-Normalisation = Literal["off", "as_shot", "exposure", "gray_world"]  # of light and exposure: data/conditions.py
+# Of light and exposure: data/conditions.py
+Normalisation = Literal["off", "as_shot", "exposure", "gray_world", "white_balance"]
+Levels = Literal["file", "given"]  # of camera files: each file's own, or given by the user (data/camera_files.py)
 CHANNELS = ("R", "Gr", "Gb", "B")  # the order of a `black_level`; Gr is the green in the red rows
 LARGEST_WHITE = 1 << 24  # float32 holds all digital numbers up to here
 
@@ -81,6 +83,16 @@ def planes(mosaic: np.ndarray, sensor: Sensor) -> dict[str, np.ndarray]:
         row, column = offsets(sensor.cfa)[channel]
         found[channel] = (mosaic[row::2, column::2].astype(np.float64) - black) / (sensor.white_level - black)
     return found
+
+
+def above_black(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """A mosaic (N, 1, H, W), 1 is white, with black at 0 instead of black / white, and nothing below."""
+    result = mosaic.clone()
+    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
+        row, column = offsets(sensor.cfa)[channel]
+        black /= sensor.white_level
+        result[..., row::2, column::2].sub_(black).div_(1 - black)
+    return result.clamp_(min=0)
 
 
 def mosaic_tensor(mosaic: np.ndarray, sensor: Sensor) -> Tensor:

@@ -37,6 +37,7 @@ class SyntheticCamera:
     shot: float
     read: float
     gains: tuple[Gains, ...] = ()  # of the camera's mosaics, if they are normalised (data/conditions.py)
+    clip: bool = False  # normalised mosaics at white
 
     def __post_init__(self) -> None:
         if self.white > 65535:
@@ -63,7 +64,7 @@ class SyntheticCamera:
         colors = self.linear(photo)
         if gains is None:
             return expose(colors.clip(max=1), self, rng)
-        return normalise(expose((colors / gains).clip(max=1), self, rng), gains, self.sensor)
+        return normalise(expose((colors / gains).clip(max=1), self, rng), gains, self.sensor, self.clip)
 
     def linear(self, photo: np.ndarray) -> np.ndarray:
         """sRGB (H, W, 3) uint8 -> linear camera RGB (H, W, 3), normalised, not clipped above."""

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import storage
-from config import Config
-from data.conditions import MOST, check_noted, tables_of
+from config import Config, Data
+from data import camera
+from data.conditions import CLIPPED, MOST, check_noted, tables_of
 from data.files import Reader
 from data.folders import Split, open_dataset
 from data.notes import note
-from data.reference import GAINS, Reference, find_demosaicer
+from data.reference import Reference, find_demosaicer
 from data.sensor import Sensor
 from errors import UserError
 
@@ -34,16 +35,19 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     # data.simulate writes camera.json into the root, two folders above the mosaics.
     for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
         _check_simulated(folder / "camera.json", sensor)
-    reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise)
+    reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise, data.levels, data.lens_shading)
     check_noted((path for split in splits.values() for path in split.raws), data.normalise)
-    return splits, reader, open_reference(reader, data.demosaic)
+    return splits, reader, open_reference(reader, data)
 
 
-def open_reference(reader: Reader, demosaic: str) -> Reference:
-    """The published rendering of what a reader reads; its white balance is for mosaics that have none yet."""
-    balanced = reader.normalisation in ("as_shot", "gray_world")
-    gains, headroom = (1.0, 1.0, 1.0) if balanced else GAINS, 1.0 if reader.normalisation == "off" else MOST**2
-    return Reference(reader.sensor, find_demosaicer(demosaic), gains, headroom=headroom)
+def open_reference(reader: Reader, data: Data) -> Reference:
+    """The demosaiced rendering of what a reader reads; its white balance is for mosaics that have none yet."""
+    balanced, own = reader.normalisation in ("as_shot", "gray_world", "white_balance"), data.rendering == "camera"
+    gains = (1.0, 1.0, 1.0) if balanced else data.gains
+    if own:  # such that what is saturated becomes white
+        gains = tuple(gain / min(gains) for gain in gains)
+    headroom = 1.0 if reader.normalisation in CLIPPED else MOST**2
+    return Reference(reader.sensor, find_demosaicer(data.demosaic), gains, headroom=headroom, camera=own)
 
 
 def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[str, str]]]:
@@ -94,15 +98,19 @@ def note_darkness(split: Split, reader: Reader) -> None:
 
 
 def _check_simulated(file: Path, sensor: Sensor) -> None:
-    """Raise `UserError` if data.simulate has written that the dataset is of another camera than `sensor`.
+    """Raise `UserError` if data.simulate or data.camera has written that the dataset is of another camera.
 
     Black levels may differ by 2 % of white: the released RMFA-Net takes others than the camera has.
     """
     if not file.is_file():  # reading a pipe could wait for ever
         return
     try:
-        camera = json.loads(file.read_text("utf-8-sig"))["camera"]
-        simulated = Sensor(camera["cfa"], tuple(camera["black"]), camera["white"])
+        content = json.loads(file.read_text("utf-8-sig"))
+        if "sensor" in content:
+            simulated = camera.from_dict(content, str(file)).sensor
+        else:
+            known = content["camera"]
+            simulated = Sensor(known["cfa"], tuple(known["black"]), known["white"])
     except (ValueError, KeyError, TypeError, RecursionError, UserError):
         note(f"{file} is not read: it is damaged, or not of data.simulate")
         return

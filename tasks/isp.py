@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import config as settings
 from config import Config
 from data.cache import Files, cached_files
+from data.camera import to_dict
 from data.files import Reader, read_photo
 from data.folders import Split, find_layout, unpaired
 from data.inputs import WITH_CONTEXT, context_of, prepare
@@ -26,6 +27,7 @@ from evaluation.metrics import psnr, psnr_float
 from losses import LOSSES
 from models import build_model, model_spec
 from pretrained import zoo
+from tasks.camera import find_profile
 from tasks.data import identify, note_darkness, open_data
 from tasks.device import set_precision
 from tasks.features import Networks
@@ -91,7 +93,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         config = dataclasses.replace(config, model=name)
         if not mode.needs_pairs:
             training = unpaired(training, config.data.unpaired, config.seed, config.quirks.permutation)
-        networks, weighted = Networks(config, device), {}
+        networks, weighted, profile = Networks(config, device), {}, find_profile(config.data)
         if not mode.needs_pairs:
             training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
         synthetic = mode.synthetic or config.pretrain.data == "synthetic"
@@ -99,6 +101,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
         stages = _build_stages(config, run_data, trainers)
+        camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
         summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
         f"to train on, {len(splits['val'])} pairs to validate on",
@@ -112,9 +115,11 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             "input_format": run_data.input_format,
             "sensor": dataclasses.asdict(reader.sensor),
             "normalise": reader.normalisation,
+            "lens_shading": reader.lens_shading,
             **fitted.description,
+            **camera,
         },
-        identity=identify(splits, reader),
+        identity=identify(splits, reader) | camera,
         watch=Watch().look,
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import config as settings
 from config import Config
+from data.camera import Profile, from_dict
 from data.conditions import NORMALISATIONS
 from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.sensor import SENSORS, Sensor, mirror, mirrored_axes
@@ -27,6 +28,8 @@ class Model:
     sensor: Sensor  # the camera that it was trained for
     config: Config | None  # of its run; None for a released model
     normalisation: str = "off"  # of the mosaics that it takes (data/conditions.py)
+    camera: Profile | None = None  # of the camera files that it was trained on
+    lens_shading: bool = False  # undone in the mosaics that it takes
 
     @property
     def spec(self) -> ModelSpec:
@@ -95,8 +98,10 @@ def open_model(source: str, device: torch.device) -> Model:
     normalisation = description.get("normalise", "off")
     if normalisation not in NORMALISATIONS:
         raise UserError(f"{source} is not a checkpoint of fit.py: its normalisation is {normalisation!r}")
+    camera = from_dict(description["camera"], source) if "camera" in description else None
     generator.to(device, memory_format=torch.channels_last)
-    return Model(source, name, generator, sensor, config, normalisation)
+    shading = description.get("lens_shading") is True
+    return Model(source, name, generator, sensor, config, normalisation, camera, shading)
 
 
 def sensor_of(source: str, name: str, description: dict) -> Sensor:

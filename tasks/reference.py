@@ -14,6 +14,7 @@ from torch import Tensor
 
 from config import Config
 from data import statistics
+from data.conditions import CLIPPED
 from data.files import Reader, read_photo
 from data.folders import Split
 from data.noise import estimate_noise
@@ -98,7 +99,8 @@ def fit_reference(
     color_map = dataclasses.replace(color_map, round_trip=round_trip_error(color_map, inverse, colors, _most(reader)))
     normalised = raws if reader.normalisation != "off" else ()
     gains = tuple(reader.gains(path, reader.recorded(path)) for path in normalised)
-    return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read, gains), color_map)
+    clip = reader.normalisation in CLIPPED
+    return Fitted(reference, SyntheticCamera(reader.sensor, inverse, shot, read, gains, clip), color_map)
 
 
 def _collect(images: Iterable[Tensor], thumbnails: list[Tensor]) -> Iterator[Tensor]:
@@ -116,4 +118,4 @@ def camera_image(path: Path, reader: Reader, published: Reference) -> Tensor:
 
 def _most(reader: Reader) -> float:
     """The largest camera colour: white, unless gains raise it."""
-    return 1.0 if reader.normalisation == "off" else math.inf
+    return 1.0 if reader.normalisation in CLIPPED else math.inf

@@ -1,0 +1,67 @@
+"""The camera of a run: what its files or its profile say takes the place of settings that the user has not given."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from config import Config, Data
+from data import camera
+from data.camera import Profile
+from data.folders import find_layout, mosaics
+from data.notes import note
+from data.sensor import Sensor
+from errors import UserError
+
+
+def find_profile(data: Data) -> Profile | None:
+    """The profile of a run's camera: that of data.camera, or of its camera files; None if there is neither.
+
+    Raises `UserError` for a profile of another camera than the files, and as `data.camera.profile_of` does.
+    """
+    named = camera.load(Path(data.camera)) if data.camera else None
+    raws = _raws(data)
+    if named is None:
+        return camera.profile_of(raws)
+    for notes in camera.notes_of(raws)[:1]:
+        found, known = (notes.make, notes.model, notes.sensor.cfa), (named.make, named.model, named.sensor.cfa)
+        if found != known:
+            raise UserError(f"{data.camera} is the profile of {' '.join(known)}, but {raws[0]} is of {' '.join(found)}")
+    return named
+
+
+def with_camera(config: Config, given: Sequence[str]) -> Config:
+    """The config with the camera's CFA order, levels and white balance, but for what is `given`, such as "data.cfa".
+
+    Prints a note of the camera. Raises `UserError` as `find_profile` does, and for settings of camera files where there
+    are none.
+    """
+    data, changes = config.data, {}
+    profile, raws = find_profile(data), _raws(data)
+    files = bool(camera.notes_of(raws))
+    if profile:
+        levels = dataclasses.asdict(profile.sensor)
+        changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
+        note(f"the camera is {profile.name or 'not named'}: {profile.sensor}")
+    elif "data.white_level" in given and "data.black_level" not in given:
+        note(f"the black levels stay {data.black_level}: --data.black-level sets others")
+    if files and {"data.black_level", "data.white_level"}.intersection(given):
+        changes["levels"] = "given"
+    if not files and (data.lens_shading or data.levels == "given"):
+        raise UserError("a setting has no effect: --data.lens-shading and --data.levels are for camera files")
+    data = dataclasses.replace(data, **changes)
+    if data.rendering == "camera" and "data.gains" not in given and (profile or raws):
+        profile = profile or _estimated(data, raws)
+        data = dataclasses.replace(data, gains=profile.gains)
+    return dataclasses.replace(config, data=data)
+
+
+def _raws(data: Data) -> tuple[Path, ...]:
+    """The training mosaics; empty if their folder is missing, which is refused where the dataset is opened."""
+    folder = Path(data.raw) if data.raw else Path(data.root) / "train" / find_layout(data.layout).raw
+    return mosaics(folder).raws if folder.is_dir() and (data.raw or data.root) else ()
+
+
+def _estimated(data: Data, raws: Sequence[Path]) -> Profile:
+    """The profile of plain mosaics, whose gains are estimated from their pixels."""
+    sensor = Sensor(data.cfa, data.black_level, data.white_level)
+    return camera.profile_of_mosaics(raws, sensor, (data.raw_height, data.raw_width))

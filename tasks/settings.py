@@ -1,0 +1,78 @@
+"""Settings that would have no effect, or that this machine cannot bear: refused before any work."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from config import Config
+from data.cache import free_memory
+from data.folders import find_layout
+from errors import UserError
+from tasks import isp
+from tasks.modes import chosen_critics, find_mode
+from training.distributed import Group
+
+
+def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
+    """Raise `UserError` for unknown names, and for settings that would have no effect in a new run of this config.
+
+    `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
+    """
+    isp.check_names(config)
+    isp.refuse_unused_fits(config, "data.color_map" in given)
+    data, backbones, train = config.data, config.backbones, config.train
+    rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
+    files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root
+    unused = [name for name in given if name in isp.unused_weights(config)]
+    textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
+    convolutional = textures or ("color" in critics and train.color_critic == "image")
+    vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
+    with_lpips = "lpips" in mode.stage("train").terms
+    seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
+    for ineffective, sentence in (
+        (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
+        (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
+        (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
+        (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
+        (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
+        (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
+        ("train.color_critic" in given and "color" not in critics, f"mode {train.mode} has no colour critic"),
+        ("train.texture_critics" in given and not textures, f"mode {train.mode} has no texture critics"),
+        ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),
+        ("backbones.vit_size" in given and not vit, "--backbones.vit-size is for --train.color-critic vit"),
+        ("backbones.vit_normalise" in given and not vit, "--backbones.vit-normalise is for --train.color-critic vit"),
+        (train.critic_warmup and not critics, f"mode {train.mode} has no critics to warm up"),
+        ("released.penalty_times_100" in given and not critics, f"mode {train.mode} has no critics"),
+        ("released.untrained_fc1" in given and not convolutional, "--released.untrained-fc1: no critic has it"),
+        ("released.swapped_lpips" in given and not with_lpips, f"mode {train.mode} does not train with LPIPS+"),
+        ("released.luminance_content" in given and not with_lpips, f"mode {train.mode} compares luminance already"),
+        (
+            "released.permutation" in given and (mode.needs_pairs or data.unpaired != "shuffled"),
+            "--released.permutation is for --data.unpaired shuffled in mode unpaired",
+        ),
+        (
+            config.as_released and seen.intersection(given),
+            "with --as-released the ViT sees what the released one sees: leave out --train.no-blur-color, "
+            "--backbones.vit-size and --backbones.vit-normalise",
+        ),
+        (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
+    ):
+        if ineffective:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
+def refuse_oversized(config: Config, device: torch.device, group: Group) -> None:
+    """Raise `UserError` for numbers with which this machine would hang, or fill its memory, before the first step."""
+    data, cores = config.data, os.cpu_count() or 1
+    most = max(64, 4 * cores)
+    if data.workers > most:
+        raise UserError(f"--data.workers {data.workers} starts too many processes for {cores} cores: {most} at most")
+    # At least, in float32: mosaic, input, reference, target, generated image and its gradient, with 1 or 3 channels.
+    need = data.batch // group.size * data.patch**2 * 4 * (1 + 1 + 3 + 3 + 3 + 3)
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else free_memory()
+    if need > memory:
+        raise UserError(
+            f"a batch of {data.batch} patches of {data.patch} pixels needs {need / 2**30:,.0f} GiB for its images "
+            f"alone, and {device} has {memory / 2**30:,.0f} GiB free: lower --data.batch or --data.patch"
+        )

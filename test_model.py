@@ -23,6 +23,7 @@ import torch
 import storage
 from config import Config, open_run, to_dict
 from config import config as default
+from data.camera import notes_of
 from data.conditions import check_noted
 from data.files import Reader
 from data.folders import mosaics, open_dataset
@@ -144,17 +145,20 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
             note_trained_on(subject.own_run, split)
         data = subject.config.data
         return RenderSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
-    known = subject.model.sensor
-    if given.white_level not in (None, known.white_level) and not given.black_level:
+    known, split = subject.model.sensor, mosaics(Path(given.input))
+    notes = notes_of(split.raws)
+    if not notes and given.white_level not in (None, known.white_level) and not given.black_level:
         levels = " ".join(f"{level:g}" for level in known.black_level)
         note(f"the black levels are those of the checkpoint's camera, {levels}; --black-level sets others")
     sensor = Sensor(
-        given.cfa or known.cfa,
+        given.cfa or (notes[0].sensor.cfa if notes else known.cfa),
         tuple(given.black_level or known.black_level),
         known.white_level if given.white_level is None else given.white_level,
     )
-    reader = Reader(sensor, (given.raw_height or 0, given.raw_width or 0), subject.model.normalisation)
-    split = mosaics(Path(given.input))
+    levels, size = "given" if given.black_level or given.white_level else "file", (given.raw_height, given.raw_width)
+    model = subject.model
+    reader = Reader(sensor, tuple(side or 0 for side in size), model.normalisation, levels, model.lens_shading)
+    model.note_another_camera(notes)
     if given.target:
         split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
     check_noted(split.raws, reader.normalisation)

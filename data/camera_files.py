@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,16 @@ def read_white_balance(path: Path) -> tuple[float, float] | None:
 
     with open(path, "rb") as file, rawpy.imread(file) as raw:
         return _gains(raw.camera_whitebalance)
+
+
+@cache
+def check_not_turned(path: Path) -> None:
+    """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
+    if look_at(path).orientation != 1:
+        raise UserError(
+            f"{path} was taken with the camera turned, so its mosaic lies on its side and its photograph does not: leave "
+            "the pair out (--data.exclude), or train without pairs (--data.pairs no)"
+        )
 
 
 # --- what LibRaw says ------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import Files
+from data.camera_files import CAMERA_FILES, check_not_turned
 from data.files import check_upright
 from data.folders import Split
 from data.sensor import Sensor, mosaic_tensor
@@ -63,6 +64,8 @@ def photo_tensor(photo: np.ndarray) -> Tensor:
 def check_pair(raw_path: Path, photo_path: Path, mosaic: tuple[int, int], photo: tuple[int, int]) -> None:
     """Raise `UserError` if the pixels of a pair do not correspond: its (height, width) differ, or one is turned."""
     check_upright(photo_path)
+    if raw_path.suffix.lower() in CAMERA_FILES:
+        check_not_turned(raw_path)
     if mosaic != photo:
         sizes = f"{mosaic[0]}x{mosaic[1]} and {photo[0]}x{photo[1]}"
         raise UserError(f"{raw_path} and {photo_path} are a pair, but of different sizes: {sizes} (height x width)")

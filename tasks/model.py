@@ -1,5 +1,6 @@
 """A trained generator for use: open it from a checkpoint, develop mosaics into photographs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 import config as settings
 from config import Config
 from data.camera import Profile, from_dict
+from data.camera_files import CameraFile
 from data.conditions import NORMALISATIONS
 from data.inputs import WITH_CONTEXT, context_of, prepare
+from data.notes import note
 from data.sensor import SENSORS, Sensor, mirror, mirrored_axes
 from errors import UserError
 from models import ModelSpec, build_model, model_spec
@@ -51,6 +54,14 @@ class Model:
                 f"{self.source} was trained with --data.normalise {self.normalisation}, and these mosaics are read "
                 f"with {normalisation}: test it with its own run, or with --input"
             )
+
+    def note_another_camera(self, notes: Sequence[CameraFile]) -> None:
+        """Print a note if camera files are not known to be of the camera that this model was trained on."""
+        found = {f"{each.make} {each.model}".strip() for each in notes} - {""}
+        known = self.camera.name if self.camera else ""
+        if others := sorted(found - {known}):
+            trained = known or f"a camera of {self.sensor}"
+            note(f"{self.source} was trained on {trained}, and these are of {others[0]}: colours may be wrong")
 
     @torch.inference_mode()
     def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:

@@ -99,7 +99,7 @@ def check_not_turned(path: Path) -> None:
     """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
     if look_at(path).orientation != 1:
         raise UserError(
-            f"{path} was taken with the camera turned, so its mosaic lies on its side and its photograph does not: leave "
+            f"{path} was taken with the camera turned, so its mosaic lies on its side, its photograph does not: leave "
             "the pair out (--data.exclude), or train without pairs (--data.pairs no)"
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from data.camera_files import CAMERA_FILES, read_white_balance
 from data.notes import note
-from data.sensor import CHANNELS, Normalisation, Sensor, offsets, planes
+from data.sensor import CHANNELS, Normalisation, Sensor, multiply_above_black, planes
 from errors import UserError
 
 NORMALISATIONS = get_args(Normalisation)
@@ -60,12 +60,7 @@ def normalise(mosaic: np.ndarray, gains: Sequence[float], sensor: Sensor, clip: 
     Without clipping, a saturated white pixel becomes the colour of the gains, magenta as a rule.
     """
     result = mosaic.astype(np.float32)
-    levels, where = dict(zip(CHANNELS, sensor.black_level, strict=True)), offsets(sensor.cfa)
-    for channel, (row, column) in where.items():
-        plane, black = result[row::2, column::2], levels[channel]
-        plane -= black
-        plane *= gains["RGB".index(channel[0])]
-        plane += black
+    multiply_above_black(result, gains, sensor, sensor.white_level)
     return np.minimum(result, sensor.white_level, out=result) if clip else result
 
 

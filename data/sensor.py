@@ -1,5 +1,6 @@
 """Cameras' CFA orders and levels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -93,6 +94,19 @@ def above_black(mosaic: Tensor, sensor: Sensor) -> Tensor:
         black /= sensor.white_level
         result[..., row::2, column::2].sub_(black).div_(1 - black)
     return result.clamp_(min=0)
+
+
+def multiply_above_black(mosaic: np.ndarray | Tensor, gains: Sequence[float], sensor: Sensor, white: float) -> None:
+    """Multiply what is above black by the gains of R, G and B: (..., H, W), floating point, in place.
+
+    `white` is the value of white: the sensor's white level for digital numbers, 1 for what `mosaic_tensor` returns.
+    """
+    for channel, black in zip(CHANNELS, sensor.black_level, strict=True):
+        row, column = offsets(sensor.cfa)[channel]
+        plane, black = mosaic[..., row::2, column::2], black * white / sensor.white_level
+        plane -= black
+        plane *= gains["RGB".index(channel[0])]
+        plane += black
 
 
 def mosaic_tensor(mosaic: np.ndarray, sensor: Sensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ import config as settings
 from config import Config
 from data.camera import Profile, from_dict
 from data.camera_files import CameraFile
-from data.conditions import NORMALISATIONS
+from data.conditions import CLIPPED, NORMALISATIONS, Gains
 from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.notes import note
-from data.sensor import SENSORS, Sensor, mirror, mirrored_axes
+from data.sensor import SENSORS, Sensor, mirror, mirrored_axes, multiply_above_black
 from errors import UserError
 from models import ModelSpec, build_model, model_spec
 from pretrained import zoo
@@ -64,15 +65,28 @@ class Model:
             note(f"{self.source} was trained on {trained}, and these are of {others[0]}: colours may be wrong")
 
     @torch.inference_mode()
-    def develop(self, mosaic: Tensor, sensor: Sensor) -> Tensor:
-        """Render mosaics (N, 1, H, W) of `sensor` as 8-bit sRGB (N, 3, H, W), channels-last in memory.
+    def develop(self, mosaic: Tensor, sensor: Sensor, gains: Gains | None = None, bits: Literal[8, 16] = 8) -> Tensor:
+        """Render mosaics (N, 1, H, W) of `sensor` as sRGB of 8 or 16 bits (N, 3, H, W), channels-last in memory.
 
-        A mosaic of another CFA order than the model's is mirrored to that order, and its image back.
+        A mosaic of another CFA order than the model's is mirrored to that order, and its image back. What is above
+        black is multiplied by the `gains` of R, G and B first, if they are given, and clipped at white, unless the
+        model's normalisation keeps more.
 
-        Integers are digital numbers; in floating point, 1 is white. Values are truncated to 8 bits, as by
+        Integers are digital numbers; in floating point, 1 is white. Values are truncated to whole ones, as by
         `evaluation.metrics.to_8_bit`. A CPU processes a large image in bands, which overlap by the network's reach, and
         reuses its memory: touching fresh memory would take longer than the arithmetic.
         """
+
+        def signal(part: Tensor) -> Tensor:
+            if gains is None and part.is_floating_point():
+                return part
+            values = part.clone() if part.is_floating_point() else part.float().div_(sensor.white_level)
+            if gains is not None:
+                multiply_above_black(values, gains, sensor, white=1.0)
+                if self.normalisation in CLIPPED:
+                    values.clamp_(max=1)
+            return values
+
         axes = mirrored_axes(sensor.cfa, self.sensor.cfa)
         count, _, height, width = mosaic.shape
         reach, rows = self.spec.reach, height
@@ -81,21 +95,19 @@ class Model:
         levels = replace(sensor, cfa=self.sensor.cfa)
         context = None
         if self.spec.input_format in WITH_CONTEXT:  # of the whole image, not of each band
-            whole = mosaic if mosaic.is_floating_point() else mosaic.float().div_(sensor.white_level)
-            context = context_of(whole, sensor)
+            context = context_of(signal(mosaic), sensor)
         margin = -(-(reach or 0) // 2) * 2  # even, so that each band starts with the CFA's first row
-        image = torch.empty(count, height, width, 3, dtype=torch.uint8, device=mosaic.device)
+        kind, largest = (torch.uint8, 255) if bits == 8 else (torch.uint16, 65535)
+        image = torch.empty(count, height, width, 3, dtype=kind, device=mosaic.device)
         for top in range(0, height, rows):
             bottom, first = min(height, top + rows), max(0, top - margin)
-            band = mosaic[:, :, first : bottom + margin]
-            if not band.is_floating_point():
-                band = band.float().div_(sensor.white_level)
+            band = signal(mosaic[:, :, first : bottom + margin])
             inputs = prepare(mirror(band, axes), levels, self.spec.input_format, context)
             output = mirror(self.generator(inputs.contiguous(memory_format=torch.channels_last)), axes)
             visible = output[:, :, top - first : bottom - first].float()
             if not visible[:, :, ::16, ::16].isfinite().all():  # some of the pixels, to save time: NaN spreads
                 raise UserError(f"{self.source} gives values that are not finite: its training diverged")
-            image[:, top:bottom] = visible.mul_(255).clamp_(0, 255).permute(0, 2, 3, 1)
+            image[:, top:bottom] = visible.mul_(largest).clamp_(0, largest).permute(0, 2, 3, 1)
         return image.permute(0, 3, 1, 2)
 
 

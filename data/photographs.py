@@ -1,0 +1,119 @@
+"""Writing photographs as cameras do: upright, with their colour space, and with what the camera noted of the moment."""
+
+import io
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+import storage
+from data.camera_files import CAMERA_FILES
+from errors import UserError
+
+FORMATS = {"jpg": ".jpg", "png": ".png", "tif16": ".tif"}  # 8, 8 and 16 bits
+SOFTWARE = "unpaired ISP, develop.py"
+
+# Tags of EXIF that are copied; the others speak of the mosaic (its size, strips, thumbnails) or are the maker's own.
+KEPT = ("ImageDescription", "Make", "Model", "DateTime", "Artist", "Copyright")
+KEPT_EXIF = (
+    *("ExposureTime", "FNumber", "ExposureProgram", "ISOSpeedRatings", "SensitivityType", "ExposureBiasValue"),
+    *("ShutterSpeedValue", "ApertureValue", "BrightnessValue", "MaxApertureValue", "SubjectDistance", "MeteringMode"),
+    *("Flash", "FocalLength", "FocalLengthIn35mmFilm", "LensSpecification", "LensMake", "LensModel"),
+    *("DateTimeOriginal", "DateTimeDigitized", "OffsetTime", "OffsetTimeOriginal", "OffsetTimeDigitized"),
+    *("SubsecTime", "SubsecTimeOriginal", "SubsecTimeDigitized", "CameraOwnerName", "BodySerialNumber"),
+)
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an image (H, W, ...) by the EXIF orientation, 1 to 8, that its camera noted."""
+    if orientation in (2, 3):  # mirrored; upside down
+        image = image[:, ::-1]
+    if orientation in (3, 4):
+        image = image[::-1]
+    if orientation in (5, 6, 7, 8):  # on its side
+        image = image.swapaxes(0, 1)
+        image = image[:, ::-1] if orientation in (6, 7) else image
+        image = image[::-1] if orientation in (7, 8) else image
+    return image
+
+
+def encode(image: np.ndarray, kind: str, quality: int, source: Path) -> bytes:
+    """A file of `kind`, in `FORMATS`, of an sRGB image (H, W, 3), with the notes of its camera file `source`.
+
+    The image has 8 bits for jpg, of `quality` 1 to 100, and for png, 16 for tif16. Raises `UserError` for an image that
+    the format cannot hold.
+    """
+    notes = notes_of(source)
+    try:
+        return _encode_tiff(image, notes) if kind == "tif16" else _encode(image, kind, quality, notes)
+    except (OSError, ValueError) as error:  # such as a JPEG of more than 65,535 pixels a side
+        size = "{}x{}".format(*image.shape[:2])
+        raise UserError(f"{source.name} of {size} cannot be written as {kind}: {storage.first_line(error)}") from None
+
+
+def _encode(image: np.ndarray, kind: str, quality: int, notes) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    options = {"format": "jpeg", "quality": quality} if kind == "jpg" else {"format": "png", "compress_level": 3}
+    Image.fromarray(image).save(buffer, **options, exif=notes.tobytes(), icc_profile=_srgb())
+    return buffer.getvalue()
+
+
+def _encode_tiff(image: np.ndarray, notes) -> bytes:
+    import tifffile
+
+    buffer, kept = io.BytesIO(), {}
+    for tag, value in notes.items():
+        if isinstance(value, str) and value.isascii():
+            kept[tag] = (tag, "s", 0, value, True)
+    options = {"photometric": "rgb", "compression": "zlib", "predictor": True, "iccprofile": _srgb()}
+    tifffile.imwrite(buffer, image, **options, metadata=None, software=False, extratags=list(kept.values()))
+    return buffer.getvalue()
+
+
+def _srgb() -> bytes:
+    from PIL import ImageCms
+
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+# --- what the camera noted -------------------------------------------------------------------------------------------
+
+
+def notes_of(source: Path):
+    """The EXIF (PIL's `Exif`) of a photograph of `source`: what its camera noted, as far as it is kept."""
+    from PIL import ExifTags, Image
+
+    base, ifd, found = ExifTags.Base, ExifTags.IFD, Image.Exif()
+    if source.suffix.lower() in CAMERA_FILES:
+        with suppress(Exception), open(source, "rb") as file:  # RAF and CR3 are no TIFF files; some notes are damaged
+            found.load_from_fp(file)
+    notes = Image.Exif()
+    notes.update({base[name]: found[base[name]] for name in KEPT if str(found.get(base[name], "")).strip("\0 ")})
+    for part, kept in ((ifd.Exif, [base[name] for name in KEPT_EXIF]), (ifd.GPSInfo, None)):
+        inner = {}
+        with suppress(Exception):
+            inner = dict(found.get_ifd(part))
+        notes.get_ifd(part).update({tag: value for tag, value in inner.items() if kept is None or tag in kept})
+    if not found and source.suffix.lower() in CAMERA_FILES:
+        notes.get_ifd(ifd.Exif).update(_libraw_notes(source))
+    notes.get_ifd(ifd.Exif)[base.ColorSpace] = 1  # sRGB
+    notes[base.Orientation], notes[base.Software] = 1, SOFTWARE
+    return notes
+
+
+def _libraw_notes(source: Path) -> dict[int, object]:
+    """The few notes that LibRaw gives of any camera file."""
+    import rawpy
+    from PIL.ExifTags import Base
+
+    with open(source, "rb") as file, rawpy.imread(file) as raw:
+        other = raw.other
+    known = {
+        Base.ISOSpeedRatings: round(other.iso_speed),
+        Base.ExposureTime: other.shutter_speed,
+        Base.FNumber: other.aperture,
+        Base.FocalLength: other.focal_length,
+    }
+    return {tag: value for tag, value in known.items() if value}

@@ -1,0 +1,225 @@
+"""Develop photographs: camera files in, JPEG, PNG or 16-bit TIFF out, with a trained or released generator.
+
+python develop.py [--run NAME | --checkpoint FILE] FILES_OR_FOLDERS -o OUT [--format jpg] [--wb camera] [--ev X]
+"""
+
+if __name__ == "__main__":
+    import errors
+
+    errors.exit_on_ctrl_c()
+
+import argparse
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import storage
+from config import config as default
+from config import open_run
+from data import camera
+from data.folders import mosaics
+from data.notes import note
+from data.photographs import FORMATS, encode
+from errors import UserError, printable, run_cli
+from evaluation.contact_sheet import Tile, write_contact_sheet
+from evaluation.tables import best_checkpoint
+from pretrained import zoo
+from tasks.development import Developer, Wishes
+from tasks.device import choose_device
+from tasks.model import open_model
+from training.log import Progress
+
+QUALITY = 95  # of JPEG files
+DEPTH = 3  # files that are read ahead, and written, at most
+IN_FLIGHT, DECODED = 400 << 20, 8  # bytes of them at a time; bytes of mosaic and photograph for one of a camera file
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line. Exits with status 2 for options that do not fit together."""
+    options = argparse.ArgumentParser("develop.py", description="Develop RAW files into photographs.")
+    add = options.add_argument
+    add("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="camera files, other mosaics, or folders of them")
+    add("-o", "--output", required=True, metavar="DIR", help="folder of the photographs")
+    add("--run", metavar="NAME", help=f"the run, whose best checkpoint is used (default: {default.run})")
+    add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
+    add("--checkpoint", metavar="FILE", help="instead of --run: a checkpoint of fit.py, a released file, released:NAME")
+    add("--format", choices=FORMATS, default="jpg", help="jpg, png, or tif16: TIFF of 16 bits (%(default)s)")
+    add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (95)")
+    add(
+        "--wb",
+        metavar="camera|trained|auto|R,B",
+        default="",
+        help="light: as the camera noted, as in training, estimated"
+        " (gray world), or gains of red and blue; default: as the model was trained",
+    )
+    add("--ev", type=float, default=0.0, metavar="STOPS", help="brighter or darker by so many stops")
+    add("--overwrite", action="store_true", help="replace photographs that are there; otherwise they are kept")
+    add("--n", type=int, metavar="N", help="develop the files whose index modulo N is the --remainder")
+    add("--remainder", type=int, metavar="R", help="of the index modulo N (0)")
+    add("--page", action="store_true", help="also write OUT/index.html, to look at all photographs")
+    add("--camera", metavar="FILE", help="profile (python -m data.camera) of mosaics that are not camera files")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
+    given = options.parse_args(arguments)
+    for wrong, sentence in (
+        (given.run and given.checkpoint, "--run and --checkpoint exclude each other"),
+        (given.quality and given.format != "jpg", "--quality needs --format jpg"),
+        (given.remainder is not None and given.n is None, "--remainder needs --n"),
+        (
+            given.n is not None and not 0 <= (given.remainder or 0) < given.n,
+            "--remainder must lie between 0 and --n - 1",
+        ),
+        (not -10 <= given.ev <= 10, "--ev must lie between -10 and 10"),
+    ):
+        if wrong:
+            options.error(sentence)
+    given.wb = _white_balance(options, given.wb)
+    return given
+
+
+def _white_balance(options: argparse.ArgumentParser, text: str) -> str | tuple[float, float]:
+    if text in ("", "camera", "trained", "auto"):
+        return text
+    try:
+        red, blue = map(float, text.split(","))
+        if not (1 / 64 <= red <= 64 and 1 / 64 <= blue <= 64):
+            raise ValueError
+    except ValueError:
+        options.error(f"--wb {text}: choose camera, trained, auto, or two gains of red and blue, such as 2.1,1.6")
+    return red, blue
+
+
+# --- which files -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file and the photograph that it becomes."""
+
+    source: Path
+    target: Path
+
+
+def jobs_of(given: argparse.Namespace) -> list[Job]:
+    """The files of the command line, this share of them. Raises `UserError` if two would become one photograph."""
+    sources, output = [], Path(given.output)
+    for path in map(Path, given.inputs):
+        sources += mosaics(path).raws if path.is_dir() else [path]
+    sources = list(dict.fromkeys(sources))
+    jobs, taken = [], {}
+    for source in sources:
+        job = Job(source, output / (source.stem + FORMATS[given.format]))
+        if job.target in taken:
+            raise UserError(f"{taken[job.target]} and {source} would both become {job.target}: develop them apart")
+        taken[job.target] = source
+        jobs.append(job)
+    if originals := {path.resolve() for path in sources}.intersection(job.target.resolve() for job in jobs):
+        raise UserError(f"{min(originals)} would be replaced by its own photograph: choose another --output")
+    return jobs if given.n is None else jobs[given.remainder or 0 :: given.n]
+
+
+# --- the work --------------------------------------------------------------------------------------------------------
+
+
+class Batch:
+    """Develops jobs, and keeps what there is to say of them.
+
+    While one file is in the network, threads read the next ones, and encode and write the last ones: at most `depth` of
+    each, so that large files do not fill the memory.
+    """
+
+    def __init__(self, developer: Developer, given: argparse.Namespace, device: torch.device, depth: int):
+        self.developer, self.given, self.device, self.depth = developer, given, device, depth
+        self.failed: list[str] = []  # a sentence for each file
+        self.remarks: Counter[str] = Counter()  # what is unlike the training, and of how many files
+        self.tiles: list[Tile] = []  # of the contact sheet
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Develop all jobs. A file that cannot be developed does not stop the others."""
+        writes: deque[Future] = deque()
+        with ThreadPoolExecutor(2) as pool, Progress("developed", 0, len(jobs), unit="file") as progress:
+            for done, (job, reading) in enumerate(self._reading(pool, jobs)):
+                with self._noting_failure():
+                    shot = reading.result()
+                    writes.append(pool.submit(self._write, job, self.developer.develop(shot, self.device)))
+                    self.remarks.update(shot.remarks)
+                while len(writes) >= self.depth or (writes and done == len(jobs) - 1):
+                    with self._noting_failure():
+                        self.tiles.append(writes.popleft().result())
+                progress.update(done + 1)
+
+    def _reading(self, pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future]]:
+        """The jobs with their files, which are read ahead."""
+        coming, waiting = iter(jobs), deque()
+        while True:
+            for job in islice(coming, self.depth - len(waiting)):
+                waiting.append((job, pool.submit(self.developer.read, job.source)))
+            if not waiting:
+                return
+            yield waiting.popleft()
+
+    def _write(self, job: Job, image: np.ndarray) -> Tile:
+        content = encode(image, self.given.format, self.given.quality or QUALITY, job.source)
+        storage.write_bytes(job.target, content)
+        return Tile.of(job.target, image) if self.given.page else None
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.failed.append(str(error))
+
+
+def depth_for(jobs: Sequence[Job]) -> int:
+    """How many files may be read ahead, and how many written at a time."""
+    largest = max((job.source.stat().st_size for job in jobs if job.source.is_file()), default=1)
+    return max(1, min(DEPTH, IN_FLIGHT // (largest * DECODED)))
+
+
+def main() -> None:
+    given = parse(sys.argv[1:])
+    device = choose_device(given.device)
+    jobs = jobs_of(given)
+    model = open_model(str(_checkpoint(given)), device)
+    profile = camera.load(Path(given.camera)) if given.camera else None
+    plain, size = (profile.sensor, profile.size) if profile else (model.sensor, (0, 0))
+    wishes = Wishes(given.wb, given.ev, bits=16 if given.format == "tif16" else 8)
+    developer = Developer(model, wishes, plain, size)
+    missing = jobs if given.overwrite else [job for job in jobs if not job.target.exists()]
+    if kept := len(jobs) - len(missing):
+        note(f"{kept} of {len(jobs)} photographs are there already and are kept: --overwrite replaces them")
+    batch = Batch(developer, given, device, depth_for(missing))
+    try:
+        batch.run(missing)
+    except torch.OutOfMemoryError:
+        raise UserError("the device's memory is full: use --device cpu") from None
+    for remark, count in batch.remarks.items():
+        note(f"{count} of {len(missing)} files are {remark}")
+    developed = len(missing) - len(batch.failed)
+    print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
+    if given.page:
+        print(f"page: {write_contact_sheet(Path(given.output), batch.tiles)}")
+    if batch.failed:
+        for sentence in batch.failed:
+            print(f"error: {printable(sentence)}", file=sys.stderr)
+        print(f"{len(batch.failed)} of {len(missing)} files could not be developed", file=sys.stderr)
+        sys.exit(1)
+
+
+def _checkpoint(given: argparse.Namespace) -> Path:
+    """The checkpoint that the command line names: a file, a released model, or the best of a run."""
+    if given.checkpoint:
+        return zoo.locate(given.checkpoint)
+    return best_checkpoint(open_run(given.runs, given.run or default.run)[0])
+
+
+if __name__ == "__main__":
+    run_cli(main)

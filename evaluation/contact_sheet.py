@@ -1,0 +1,55 @@
+"""A page to look at many photographs at once: small pictures, each a link to its file."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import storage
+
+SIDE = 480  # pixels of a small picture's longer side
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A photograph on the page."""
+
+    file: Path
+    size: tuple[int, int]  # height and width of the photograph
+    small: bytes  # a JPEG file
+
+    @classmethod
+    def of(cls, file: Path, image: np.ndarray) -> "Tile":
+        """The tile of an image (H, W, 3), uint8 or uint16, that lies in `file`."""
+        from PIL import Image
+
+        step = max(1, max(image.shape[:2]) // (2 * SIDE))  # reduce roughly first: fast, and no aliases are seen
+        reduced = image[::step, ::step]
+        picture = Image.fromarray(reduced if image.dtype == np.uint8 else (reduced >> 8).astype(np.uint8))
+        picture.thumbnail((SIDE, SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "jpeg", quality=85)
+        return cls(file, image.shape[:2], buffer.getvalue())
+
+
+def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
+    """Write a page of the tiles, whose files lie in `folder`, into it; return its path."""
+    from jinja2 import Environment, FileSystemLoader
+
+    templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+    shown = [
+        {
+            "name": tile.file.name,
+            "size": "{1} x {0}".format(*tile.size),
+            "picture": "data:image/jpeg;base64," + base64.b64encode(tile.small).decode(),
+        }
+        for tile in sorted(tiles, key=lambda tile: tile.file.name)
+    ]
+    page = folder / PAGE
+    text = templates.get_template("contact_sheet.html").render(title=folder.name or str(folder), tiles=shown)
+    storage.write_bytes(page, text.encode("utf-8", "surrogateescape"))
+    return page

@@ -1,0 +1,145 @@
+"""Developing single files with a trained generator: at their own levels, in their own light, at full resolution."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from config import config as default
+from data.cache import free_memory
+from data.camera import camera_notes
+from data.camera_files import CAMERA_FILES, CameraFile
+from data.conditions import Gains, gains_of, gray_world, noted
+from data.files import Reader
+from data.photographs import upright
+from data.sensor import Sensor
+from errors import UserError
+from tasks.model import Model
+
+BALANCED = ("as_shot", "gray_world", "white_balance")  # normalisations after which a neutral light is expected
+ISO_STOPS = 1.0  # beyond the training's ISO range
+LIGHT = 1.1  # factor by which gains may be outside of those of the training
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for."""
+
+    white_balance: str | tuple[float, float] = ""  # "camera", "trained", "auto", gains of red and blue; "": the model's
+    exposure: float = 0.0  # in stops
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A file that has been read, ready for the network."""
+
+    path: Path
+    mosaic: np.ndarray  # (H, W), digital numbers of `sensor`
+    sensor: Sensor
+    gains: Gains | None
+    orientation: int  # EXIF
+    remarks: tuple[str, ...]  # what is outside of what the model was trained on
+
+
+class Developer:
+    """Reads files and develops them as the user wishes.
+
+    Args:
+        model: the generator, with what its checkpoint says of it.
+        wishes: of the user.
+        plain: the camera of mosaics that are not camera files.
+        headless_size: (height, width) of .raw files without a header.
+
+    Raises `UserError` for wishes that the model cannot fulfil.
+    """
+
+    def __init__(self, model: Model, wishes: Wishes, plain: Sensor, headless_size: tuple[int, int] = (0, 0)):
+        self.model, self.wishes, self.plain, self.headless_size = model, wishes, plain, headless_size
+        run = model.config or default
+        red, green, blue = model.camera.gains if model.camera else run.data.gains
+        self.trained = red / green, blue / green  # the light of the training's mosaics
+        if wishes.white_balance == "trained" and model.normalisation in BALANCED and not model.camera:
+            raise UserError(f"{model.source} does not say in what light it was trained: choose another --wb")
+
+    def read(self, path: Path) -> Shot:
+        """Read one file. Raises `UserError` as `Reader` does, and for a white balance that it does not note."""
+        notes = camera_notes(path) if path.suffix.lower() in CAMERA_FILES else None
+        sensor = self._read_as(notes.sensor) if notes else self.plain
+        reader = Reader(sensor, self.headless_size, lens_shading=self.model.lens_shading)
+        mosaic = reader.recorded(path)
+        orientation = notes.orientation if notes else 1
+        return Shot(path, mosaic, sensor, self._gains(path, mosaic, sensor), orientation, self._remarks(path, notes))
+
+    def develop(self, shot: Shot, device: torch.device) -> np.ndarray:
+        """The photograph (H, W, 3), upright, sRGB of 8 or 16 bits. Raises `UserError` if memory would not suffice."""
+        self._check_memory(shot)
+        mosaic = torch.from_numpy(shot.mosaic)[None, None].to(device)
+        if mosaic.is_floating_point():
+            mosaic /= shot.sensor.white_level
+        image = self.model.develop(mosaic, shot.sensor, shot.gains, self.wishes.bits)[0]
+        return np.ascontiguousarray(upright(image.permute(1, 2, 0).cpu().numpy(), shot.orientation))
+
+    def _read_as(self, own: Sensor) -> Sensor:
+        """The levels at which to read a camera file of `own` levels.
+
+        The packed input is the share of white above black: a file's own levels do, without another copy of it. RMFA's
+        input has black taken off only: its files are brought to the model's levels.
+        """
+        return own if self.model.spec.input_format != "split" else replace(self.model.sensor, cfa=own.cfa)
+
+    def _gains(self, path: Path, mosaic: np.ndarray, sensor: Sensor) -> Gains | None:
+        """What a mosaic is multiplied by: as the model's normalisation says, in the light that the user wishes."""
+        model, wish = self.model, self.wishes.white_balance
+        gains = (1.0, 1.0, 1.0)
+        if model.normalisation != "off":
+            gains = gains_of(path, mosaic, sensor, model.normalisation)
+        if wish:
+            red, blue = self._light(path, mosaic, sensor, wish)
+            if model.normalisation not in BALANCED:  # it expects the light that it was trained in
+                red, blue = red / self.trained[0], blue / self.trained[1]
+            gains = red * gains[1], gains[1], blue * gains[1]
+        gains = tuple(gain * 2**self.wishes.exposure for gain in gains)
+        return None if gains == (1.0, 1.0, 1.0) else gains
+
+    def _light(self, path: Path, mosaic: np.ndarray, sensor: Sensor, wish: str | tuple[float, float]):
+        """The gains of red and blue with which grey is grey."""
+        if wish == "auto":
+            return gray_world(mosaic, sensor)
+        if wish == "trained":
+            return self.trained
+        if wish != "camera":
+            return wish
+        red, blue, _ = noted(path)
+        if red is None or blue is None:
+            raise UserError(f"{path} notes no white balance: choose --wb auto, trained, or gains R,B")
+        return red, blue
+
+    def _remarks(self, path: Path, notes: CameraFile | None) -> tuple[str, ...]:
+        """What is outside of the camera, light and ISO that the model was trained on, as far as both are known."""
+        camera, found = self.model.camera, []
+        if not (notes and camera):
+            return ()
+        if camera.name and camera.name != f"{notes.make} {notes.model}".strip():
+            found.append(f"of a camera other than {camera.name}")
+        lowest, highest = camera.iso
+        if notes.iso and highest and not lowest / 2**ISO_STOPS <= notes.iso <= highest * 2**ISO_STOPS:
+            found.append(f"of an ISO outside {lowest:g} to {highest:g}")
+        relative = self.model.normalisation not in BALANCED and self.wishes.white_balance in ("", "trained")
+        if relative and notes.gains and camera.gains_noted:
+            ranges = zip(notes.gains, (camera.red_gain, camera.blue_gain), strict=True)
+            if any(not low / LIGHT <= gain <= high * LIGHT for gain, (low, _, high) in ranges):
+                found.append("in another light than the training's: --wb camera undoes that")
+        return tuple(found)
+
+    def _check_memory(self, shot: Shot) -> None:
+        """Raise `UserError` if a network that takes images whole would fill this machine's memory."""
+        need = shot.mosaic.size * self.model.spec.memory
+        if need > (free := free_memory()):
+            raise UserError(
+                f"{shot.path} of {shot.mosaic.size / 1e6:.0f} million pixels needs about {need / GIB:.1f} GiB with "
+                f"{self.model.name}, which looks at images whole, and {free / GIB:.1f} GiB are free: use a machine "
+                "with more memory, or a model without channel attention"
+            )

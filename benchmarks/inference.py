@@ -9,7 +9,6 @@ released (eager, float32, contiguous), channels-last, in bfloat16, compiled, and
 """
 
 import io
-import struct
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from importlib.util import find_spec
 import numpy as np
 import rawpy
 import torch
-from common import alternate, label, machine, parser, ratios, report, spread
+from common import alternate, dng, label, machine, parser, ratios, report, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -147,31 +146,6 @@ def ways_to_develop(name: str, size: tuple[int, int], device: torch.device) -> A
         "ours, bf16": develop_in_bf16,
         "rawpy": raw.postprocess,
     }
-
-
-def dng(mosaic: np.ndarray, black: int = 60, white: int = 1023) -> bytes:
-    """A DNG file of an uncompressed 16-bit RGGB mosaic, with the fewest tags that LibRaw needs (Adobe DNG 1.4)."""
-    height, width = mosaic.shape
-    pixels = mosaic.astype("<u2").tobytes()
-    types = {"B": (1, 1), "s": (2, 1), "H": (3, 2), "I": (4, 4), "i": (10, 8)}  # struct's code -> TIFF's type and size
-    text, short, long, ratio = "s", "H", "I", "i"
-    identity = [value for i in range(9) for value in (int(i % 4 == 0), 1)]
-    tags = [(256, long, [width]), (257, long, [height]), (258, short, [16]), (259, short, [1]), (262, short, [32803])]
-    tags += [(271, text, b"x\0"), (272, text, b"x\0"), (273, long, [0]), (277, short, [1]), (278, long, [height])]
-    tags += [(279, long, [len(pixels)]), (33421, short, [2, 2]), (33422, "B", [0, 1, 1, 2]), (50706, "B", [1, 4, 0, 0])]
-    tags += [(50714, short, [black]), (50717, long, [white]), (50721, ratio, identity), (50778, short, [21])]
-    values = [value if code == text else struct.pack(f"<{len(value)}{code}", *value) for _, code, value in tags]
-    start = 8 + 2 + 12 * len(tags) + 4  # of the values that do not fit into the four bytes of their tag's entry
-    long_values = b"".join(value for value in values if len(value) > 4)
-    entries, offset = [], start
-    for (tag, code, _), value in zip(tags, values, strict=True):
-        number, size = types[code]
-        content = struct.pack("<I", start + len(long_values)) if tag == 273 else value  # 273: where the pixels start
-        if len(value) > 4:
-            content, offset = struct.pack("<I", offset), offset + len(value)
-        entries.append(struct.pack("<HHI", tag, number, len(value) // size) + content.ljust(4, b"\0"))
-    header = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags))
-    return header + b"".join(entries) + b"\0" * 4 + long_values + pixels
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

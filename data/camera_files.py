@@ -79,7 +79,7 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
         own = sensor
     maps = gain_maps(path) if lens_shading else []
     if not maps and own == sensor:
-        return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)))
+        return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)), out=mosaic)
     signal = _signal(mosaic, own)
     for each in maps:
         each.multiply(signal)
@@ -88,9 +88,7 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
 
 def read_white_balance(path: Path) -> tuple[float, float] | None:
     """The gains of red and blue that the camera chose; None if the file notes none."""
-    import rawpy
-
-    with open(path, "rb") as file, rawpy.imread(file) as raw:
+    with _libraw(path) as raw:
         return _gains(raw.camera_whitebalance)
 
 
@@ -108,11 +106,26 @@ def check_not_turned(path: Path) -> None:
 
 
 @contextmanager
+def _libraw(path: Path) -> Iterator:
+    """The file in LibRaw. rawpy takes names in UTF-8 only; of a file object it reads everything, to memory, at once."""
+    import rawpy
+
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as file, rawpy.imread(file) as raw:
+            yield raw
+    else:
+        with rawpy.imread(str(path)) as raw:
+            yield raw
+
+
+@contextmanager
 def _opened(path: Path) -> Iterator:
     """The file in LibRaw, not decoded yet. Raises `UserError` if its pixels are not a Bayer mosaic."""
     import rawpy
 
-    with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
+    with _libraw(path) as raw:
         pattern = raw.raw_pattern if raw.raw_type == rawpy.RawType.Flat else None  # linear DNG is a stack of colours
         if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:  # X-Trans is 6x6, quad Bayer 4x4
             raise UserError(

@@ -129,9 +129,10 @@ def _check_mosaic(path: Path, mosaic: np.ndarray, sensor: Sensor) -> None:
     height, width = mosaic.shape
     if height % 2 or width % 2 or not mosaic.size:
         raise UserError(f"{path} is {height}x{width} (height x width), but a Bayer mosaic needs even sides: crop it")
-    if not np.isfinite(mosaic.max()) or mosaic.max() > sensor.white_level or mosaic.min() < 0:
+    lowest, highest = 0 if mosaic.dtype.kind == "u" else mosaic.min(), mosaic.max()
+    if not np.isfinite(highest) or highest > sensor.white_level or lowest < 0:
         raise UserError(
-            f"{path} has values from {mosaic.min():g} to {mosaic.max():g}, outside 0 to the white level "
+            f"{path} has values from {mosaic.min():g} to {highest:g}, outside 0 to the white level "
             f"{sensor.white_level:g}: check {LEVEL_OPTION}"
         )
 

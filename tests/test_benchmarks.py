@@ -79,7 +79,7 @@ def test_critics_count_once_in_critic_every_steps(load):
 def test_libraw_reads_the_mosaic_of_the_dng_file(load):
     rawpy = pytest.importorskip("rawpy")
     mosaic = np.random.default_rng(0).integers(60, 1024, (64, 96)).astype(np.uint16)
-    with rawpy.imread(io.BytesIO(load("inference").dng(mosaic))) as raw:
+    with rawpy.imread(io.BytesIO(load("common").dng(mosaic))) as raw:
         assert (raw.raw_image_visible == mosaic).all()
         assert raw.white_level == 1023 and raw.black_level_per_channel[:3] == [60] * 3
         assert raw.postprocess().shape == (64, 96, 3)

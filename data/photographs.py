@@ -1,7 +1,10 @@
 """Writing photographs as cameras do: upright, with their colour space, and with what the camera noted of the moment."""
 
 import io
+import struct
+import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +75,13 @@ def _encode_tiff(image: np.ndarray, notes) -> bytes:
     return buffer.getvalue()
 
 
+@cache
 def _srgb() -> bytes:
+    """The ICC profile of sRGB, dated so that the same mosaic always gives the same file."""
     from PIL import ImageCms
 
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]  # bytes 24 to 35 are the date (ICC.1)
 
 
 # --- what the camera noted -------------------------------------------------------------------------------------------
@@ -85,22 +91,30 @@ def notes_of(source: Path):
     """The EXIF (PIL's `Exif`) of a photograph of `source`: what its camera noted, as far as it is kept."""
     from PIL import ExifTags, Image
 
-    base, ifd, found = ExifTags.Base, ExifTags.IFD, Image.Exif()
-    if source.suffix.lower() in CAMERA_FILES:
-        with suppress(Exception), open(source, "rb") as file:  # RAF and CR3 are no TIFF files; some notes are damaged
-            found.load_from_fp(file)
+    base, ifd = ExifTags.Base, ExifTags.IFD
+    found, inner = _read_exif(source) if source.suffix.lower() in CAMERA_FILES else ({}, {})
     notes = Image.Exif()
     notes.update({base[name]: found[base[name]] for name in KEPT if str(found.get(base[name], "")).strip("\0 ")})
-    for part, kept in ((ifd.Exif, [base[name] for name in KEPT_EXIF]), (ifd.GPSInfo, None)):
-        inner = {}
-        with suppress(Exception):
-            inner = dict(found.get_ifd(part))
-        notes.get_ifd(part).update({tag: value for tag, value in inner.items() if kept is None or tag in kept})
-    if not found and source.suffix.lower() in CAMERA_FILES:
-        notes.get_ifd(ifd.Exif).update(_libraw_notes(source))
+    shot, kept = inner.get(ifd.Exif, {}), {base[name] for name in KEPT_EXIF}
+    notes.get_ifd(ifd.Exif).update({tag: value for tag, value in shot.items() if tag in kept})
+    notes.get_ifd(ifd.GPSInfo).update(inner.get(ifd.GPSInfo, {}))
     notes.get_ifd(ifd.Exif)[base.ColorSpace] = 1  # sRGB
     notes[base.Orientation], notes[base.Software] = 1, SOFTWARE
     return notes
+
+
+def _read_exif(source: Path) -> tuple[dict, dict]:
+    """(the first directory, {directory: its content}) of a camera file; LibRaw's few notes of RAF and CR3."""
+    from PIL import ExifTags, Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged notes are left out without a word
+    exif, inner = Image.Exif(), {}
+    with suppress(Exception), open(source, "rb") as file:  # Pillow raises many types for what it does not know
+        exif.load_from_fp(file)
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            inner[part] = dict(exif.get_ifd(part))
+    found = dict(exif)
+    return (found, inner) if found else ({}, {ExifTags.IFD.Exif: _libraw_notes(source)})
 
 
 def _libraw_notes(source: Path) -> dict[int, object]:

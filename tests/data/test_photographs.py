@@ -1,0 +1,80 @@
+"""Writing photographs: upright, with their colour space and the camera's notes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from data.photographs import FORMATS, encode, notes_of, upright
+from errors import UserError
+
+from ..dng import dng
+
+BASE = ExifTags.Base
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (6, 10, 3), dtype=np.uint8)
+MOSAIC = RNG.integers(60, 1000, (64, 96)).astype(np.uint16)
+
+
+@pytest.fixture
+def shot(tmp_path) -> Path:
+    """A portrait that a phone took."""
+    path = tmp_path / "shot.dng"
+    path.write_bytes(dng(MOSAIC, iso=800, orientation=6, camera=("Maker", "Phone 1")))
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_pillow_turns_it(orientation):
+    exif = Image.Exif()
+    exif[BASE.Orientation] = orientation
+    image = Image.fromarray(IMAGE)
+    image.getexif().update(exif)
+    assert np.array_equal(upright(IMAGE, orientation), np.asarray(ImageOps.exif_transpose(image)))
+
+
+@pytest.mark.parametrize("kind", ("jpg", "png"))
+def test_a_photograph_has_its_colour_space_and_the_cameras_notes(shot, kind):
+    with Image.open(io.BytesIO(encode(IMAGE, kind, 95, shot))) as image:
+        exif, pixels = image.getexif(), np.asarray(image)
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+    assert (exif[BASE.Make], exif[BASE.Model], exif[BASE.Orientation]) == ("Maker", "Phone 1", 1)
+    inner = exif.get_ifd(ExifTags.IFD.Exif)
+    assert inner[BASE.ISOSpeedRatings] == 800 and inner[BASE.ColorSpace] == 1
+    assert BASE.StripOffsets not in exif and BASE.ImageWidth not in exif  # they speak of the mosaic
+    assert kind == "jpg" or np.array_equal(pixels, IMAGE)
+
+
+def test_sixteen_bits_are_kept_in_tiff(shot):
+    image = RNG.integers(0, 65536, (6, 10, 3)).astype(np.uint16)
+    with tifffile.TiffFile(io.BytesIO(encode(image, "tif16", 95, shot))) as file:
+        tags = file.pages[0].tags
+        assert np.array_equal(file.asarray(), image)
+        assert tags["Model"].value == "Phone 1" and "InterColorProfile" in tags
+
+
+def test_a_mosaic_without_notes_gives_a_photograph_without(tmp_path):
+    assert dict(notes_of(tmp_path / "x.png")) == {
+        BASE.Orientation: 1,
+        BASE.Software: notes_of(Path("x"))[BASE.Software],
+    }
+
+
+def test_empty_and_damaged_notes_are_left_out(tmp_path):
+    (tmp_path / "empty.dng").write_bytes(dng(MOSAIC, camera=("", "")))
+    (tmp_path / "damaged.dng").write_bytes(dng(MOSAIC)[:-200])
+    assert BASE.Make not in notes_of(tmp_path / "empty.dng")
+    assert notes_of(tmp_path / "damaged.dng")[BASE.Orientation] == 1
+
+
+def test_an_image_that_jpeg_cannot_hold_is_refused_with_its_name(shot):
+    with pytest.raises(UserError, match=r"shot.dng of 2x70000 cannot be written as jpg"):
+        encode(np.zeros((2, 70000, 3), np.uint8), "jpg", 95, shot)
+
+
+def test_every_format_has_a_suffix_of_its_own():
+    assert len(set(FORMATS.values())) == len(FORMATS)

@@ -1,13 +1,29 @@
-"""The demo dataset: mosaics of a simulated camera, from the photographs inside the scikit-image wheel."""
+"""The demo dataset: mosaics of a simulated camera, from the photographs inside the scikit-image wheel.
 
+python -m data.demo FOLDER      whole mosaics of the photographs that the demo does not train on, to develop
+"""
+
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data.cuts import SPLITS, check_patch, describe, grid, locked, pick, refuse_existing, shrink, write_dataset
+from data.cuts import (
+    SPLITS,
+    check_patch,
+    describe,
+    grid,
+    locked,
+    pick,
+    refuse_existing,
+    shrink,
+    write_dataset,
+    write_png,
+)
 from data.files import read_photo
-from data.unprocess import Camera
-from errors import UserError
+from data.unprocess import Camera, expose, unprocess
+from errors import UserError, run_cli
 
 MIDDLEBURY = "Middlebury stereo 2014, Scharstein et al., GCPR 2014 (no licence named; cite when used)"
 SCALES = (1.0, 0.7, 0.5, 0.35)
@@ -75,8 +91,31 @@ def demo_photographs() -> dict[str, np.ndarray]:
     return {name: read_photo(folder / name) for name in DEMO}
 
 
+def write_whole(folder: Path, seed: int = 0) -> list[Path]:
+    """Write whole mosaics, 16-bit PNG, of the photographs of val and test, as the camera of that seed records them."""
+    camera, rng, written = Camera.random(seed), np.random.default_rng(seed), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, photo in demo_photographs().items():
+        height, width = (side // 2 * 2 for side in photo.shape[:2])
+        if DEMO[name][0] != "train":
+            written.append(folder / f"{Path(name).stem}.png")
+            write_png(written[-1], expose(unprocess(photo[:height, :width], camera), camera, rng))
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = argparse.ArgumentParser("python -m data.demo", description="Write whole mosaics of the demo's camera.")
+    options.add_argument("folder", type=Path, help="where to write them; files of their names are replaced")
+    for path in write_whole(options.parse_args(arguments).folder):
+        print(path)
+
+
 def _is_complete(root: Path, pairs: int, description: str) -> bool:
     written = root / "camera.json"
     if not written.is_file() or written.read_text("utf-8", "replace") != description:
         return False
     return len(list(root.glob("*/*/*.png"))) == 2 * pairs
+
+
+if __name__ == "__main__":
+    run_cli(main)

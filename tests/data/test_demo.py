@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data.cuts import SPLITS
-from data.demo import DEMO, demo_photographs, make_demo
+from data.demo import DEMO, demo_photographs, main, make_demo
+from data.unprocess import Camera, mosaic, quantise, unprocess
 from errors import UserError
 
 
@@ -62,3 +63,16 @@ def test_the_photographs_are_part_of_the_wheel():
     record = {str(path) for path in recorded("scikit-image")}
     assert all(f"skimage/data/{name}" in record for name in DEMO)
     assert all(photo.dtype == np.uint8 and photo.shape[2] == 3 for photo in demo_photographs().values())
+
+
+def test_whole_mosaics_are_of_photographs_that_are_not_trained_on(tmp_path, capsys):
+    main([str(tmp_path / "whole")])
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / "whole" / f"{name}.png") for name in ("chelsea", "coffee")
+    ]
+    camera, photo = Camera.random(0), demo_photographs()["coffee.png"]
+    found = iio.imread(tmp_path / "whole" / "coffee.png")
+    clean = quantise(mosaic(unprocess(photo, camera), camera.cfa), camera)
+    assert found.dtype == np.uint16 and found.shape == clean.shape == (400, 600)
+    error = found.astype(float) - clean
+    assert abs(error.mean()) < 1 and 1 < error.std() < 0.05 * camera.white  # its noise

@@ -31,9 +31,10 @@ from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
 from evaluation import protocols, rendering
 from evaluation.evaluators import PairedEvaluator
+from evaluation.history import read_history
 from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
-from evaluation.report import Report, read_history, write_report
+from evaluation.report import Report, write_report
 from evaluation.tables import best_checkpoint, checkpoints, step_of
 from pretrained import zoo
 from tasks.data import note_trained_on, open_data, open_reference

@@ -255,7 +255,7 @@ def build_report(
         ranking=ranking,
         ranked_by=ranked_by,
         means=means,
-        labels={name: f"{m.label} ({m.unit})" if m.unit else m.label for name, m in MEASURES.items()},
+        labels={name: m.heading for name, m in MEASURES.items()},
         digits={name: m.digits for name, m in MEASURES.items()},
         scenes=scenes[0],
         captions=scenes[1],

@@ -145,7 +145,7 @@ def show_run(given: argparse.Namespace) -> None:
     weights, ranking = start.get("weights", {}), ranking[:RANKS]
     files = [{"kind": k, "files": usage.counts[k], "MB": size / MEGABYTE} for k, size in sorted(usage.sizes.items())]
     if given.json:
-        figures = {"validation": summary, "ranked_by": ranked_by, "best": ranking}
+        figures = {"validation": summary, "ranked_on": ranked_by, "ranking": ranking}
         facts = {"weights": weights, "warning": start.get("warning", ""), "alarms": heard, "files": files}
         print_json(dataclasses.asdict(run) | {"settings": settings} | figures | facts)
         return

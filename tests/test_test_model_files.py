@@ -7,14 +7,10 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-import torch
 
 import test_model as script
 from evaluation.tables import read_table
 from tasks.data import SHOWN
-from tasks.model import open_model
-
-CPU = torch.device("cpu")
 
 
 def written(folder: Path) -> set[str]:
@@ -117,19 +113,17 @@ def test_a_submission_holds_a_jpeg_for_each_mosaic_and_the_readme(challenge, cal
     status, output = call(script, *submit(run, raws, tmp_path / "out"), "--description", "Our method")
     archive = tmp_path / "out" / "submission.zip"
     assert status == 0 and f"submission: {archive}, checked" in output, output
-    model = open_model(str(run / "checkpoints" / "step_0000010.pt"), CPU)
     with zipfile.ZipFile(archive) as parts:
         assert sorted(parts.namelist()) == ["12_3.jpg", "7.jpg", "readme.txt"]
         readme = parts.read("readme.txt").decode()
         sizes = {name: iio.imread(parts.read(name)).shape for name in ("12_3.jpg", "7.jpg")}
-        images = iio.imread(parts.read("7.jpg"))
+        assert parts.read("7.jpg") == (tmp_path / "out" / "7.jpg").read_bytes()
     assert sizes == {"12_3.jpg": (32, 48, 3), "7.jpg": (24, 20, 3)}
-    assert np.array_equal(images, iio.imread(tmp_path / "out" / "7.jpg"))
     runtime, device, extra, other = readme.splitlines()
     assert 0 < float(runtime.removeprefix("runtime per image [s] : ")) < 10
     assert (device, extra) == ("CPU[1] / GPU[0] : 1", "Extra Data [1] / No Extra Data [0] : 0")
     assert other.startswith("Other description : Our method. efficient, 3,060 parameters; PyTorch ")
-    assert model.name == "efficient" and readme in output
+    assert readme in output
 
 
 def test_a_submission_can_be_made_again_but_replaces_no_file_of_the_user(challenge, call, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.files import read_mosaic, read_photo
-from data.folders import LAYOUTS, Layout, Split, mosaics, open_dataset, unpaired
+from data.folders import LAYOUTS, Layout, Split, open_dataset, unpaired
 from data.sensor import Sensor
 from errors import UserError
 
@@ -123,39 +123,6 @@ def test_a_new_layout_is_one_row(tmp_path, monkeypatch, make_part, write_mosaic,
             open_dataset("phone", str(tmp_path))
     else:
         assert not open_dataset("phone", str(tmp_path))["train"].paired
-
-
-def test_mosaics_of_a_folder_have_no_photographs(tmp_path, write_mosaic):
-    for name in ("b", "a"):
-        write_mosaic(tmp_path / f"{name}.png")
-    assert mosaics(tmp_path) == Split((tmp_path / "a.png", tmp_path / "b.png"), (), paired=False)
-
-
-def test_one_mosaic_is_a_file_and_may_have_a_photograph_of_any_name(tmp_path, write_mosaic):
-    write_mosaic(tmp_path / "a.png")
-    (tmp_path / "b.jpg").write_bytes(b"")
-    assert mosaics(tmp_path / "a.png") == Split((tmp_path / "a.png",), (), paired=False)
-    both = Split((tmp_path / "a.png",), (tmp_path / "b.jpg",), paired=True)
-    assert mosaics(tmp_path / "a.png", tmp_path / "b.jpg") == both
-
-
-@pytest.mark.parametrize(
-    ("names", "sentence"),
-    (
-        (("b.jpg",), "b.jpg is not a mosaic: its suffix is none of .*.dng"),
-        (("a.png", "a.txt"), "a.txt is not a photograph: its suffix is none of .jpeg, .jpg"),
-        (("a.png", "c.jpg"), "no file .*c.jpg"),
-        (("a.png", "folder"), "folder is a folder, but should be a file"),
-        (("c.png",), "no folder .*c.png"),
-    ),
-)
-def test_files_that_are_no_mosaic_or_photograph_are_refused(tmp_path, write_mosaic, names, sentence):
-    write_mosaic(tmp_path / "a.png")
-    (tmp_path / "folder").mkdir()
-    for name in ("b.jpg", "a.txt"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=sentence):
-        mosaics(*(tmp_path / name for name in names))
 
 
 def test_files_are_sorted_by_number_and_hidden_ones_are_ignored(tmp_path, make_part):

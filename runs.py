@@ -153,27 +153,21 @@ def show_run(given: argparse.Namespace) -> None:
     print(f"  {run.model}, mode {run.mode}, preset {_preset(run) or 'unknown'}; last written {_time(run) or 'never'}")
     of = f" of {run.planned}" if run.planned else ""
     print(f"  {run.status}, {run.done}{of} steps" + (f", in stage {run.stage}" if run.stage else ""))
-    _section(f"Settings that differ from {run.preset or 'the defaults'}", settings and settings_table(settings))
+    _section(f"Settings that differ from {run.preset or 'the defaults'}", settings_table(settings))
     scores = {name: score for name, score in summary.items() if name != "final"} | {"newest": run.psnr}
-    _section("Validation PSNR, dB", run.psnr is not None and table([scores], {}, dict.fromkeys(scores, 2)))
-    _section(f"Best checkpoints, by {ranked_by}", ranking and table(ranking, LABELS, DIGITS))
-    _section(
-        "Frozen networks and fits",
-        weights
-        and {
-            "columns": [("name", "text"), ("weights from", "text")],
-            "rows": [[str(name), str(source)] for name, source in weights.items()],
-        },
-    )
+    _section("Validation PSNR, dB", table([scores] if run.psnr is not None else [], {}, dict.fromkeys(scores, 2)))
+    _section(f"Best checkpoints, by {ranked_by}", table(ranking, LABELS, DIGITS))
+    sources = [{"name": name, "from": str(source)} for name, source in weights.items()]
+    _section("Frozen networks and fits", table(sources, {}, {}))
     _section("Files", table(files, {}, {"MB": 1}))
-    for sentence in [start["warning"]] if start.get("warning") else []:
-        print(f"\nwarning: {printable(sentence)}")
+    if start.get("warning"):
+        print(f"\nwarning: {printable(start['warning'])}")
     print("\n" + ("\n".join(f"alarm: {printable(sentence)}" for sentence in heard) or "no alarms"))
 
 
-def _section(heading: str, content: dict | bool) -> None:
-    """Print a table with its heading, if there is one."""
-    if content:
+def _section(heading: str, content: dict) -> None:
+    """Print a table with its heading; nothing without rows."""
+    if content["rows"]:
         print(f"\n{printable(heading)}")
         print_table(content)
 
@@ -204,7 +198,7 @@ def compare_runs(given: argparse.Namespace) -> None:
         return
     print("Figures: validation PSNR in dB; then the best checkpoint by its ranking")
     print_table(figures)
-    _section("Settings that differ", settings and settings_table(settings))
+    _section("Settings that differ", settings_table(settings))
     print(*(f"\nwarning: {printable(sentence)}" for sentence in warnings), sep="", end="\n" if warnings else "")
     print(f"\npage: {page}")
 

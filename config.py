@@ -419,6 +419,20 @@ def to_dict(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def flat(section: Any, prefix: str = "") -> dict[str, Any]:
+    """{"seed": 0, "train.lr": 5e-4, ...} of a config or one of its sections."""
+    found = {}
+    for name, value in vars(section).items():
+        found |= flat(value, f"{prefix}{name}.") if dataclasses.is_dataclass(value) else {prefix + name: value}
+    return found
+
+
+def differences(before: Config, *others: Config) -> list[str]:
+    """Names of the fields in which one of the `others` differs from `before`, such as "train.lr"."""
+    first, rest = flat(before), [flat(other) for other in others]
+    return [name for name in first if any(first[name] != other[name] for other in rest)]
+
+
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     """The config of `to_dict`. Raises `UserError` for unknown keys and wrong types."""
     _require(isinstance(values, dict), f"section {kind.__name__.lower()} of the config is {values!r}")

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ import torch
 import tyro
 
 import config as settings
-from config import PRESETS, Config
+from config import PRESETS, Config, differences, flat
 from data.notes import note
 from errors import UserError, run_cli
 from tasks import isp
@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
             parsed = _parse(arguments, default)
             note(f"{folder} has no last.pt to continue from: the run begins anew, with the settings of its config.json")
         _refuse_overwriting(folder, parsed)
-        given = _differences(default, parsed.config)
+        given = differences(default, parsed.config)
         if "data.root" in given and parsed.config.data.demo and not named:
             root = parsed.config.data.root
             raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
@@ -120,24 +120,10 @@ def _parse(arguments: Sequence[str], default: Config) -> _Arguments:
     )
 
 
-def _differences(before: Config, after: Config) -> list[str]:
-    """Names of the fields that differ, such as "train.lr"."""
-    old, new = _flat(before), _flat(after)
-    return [name for name in old if old[name] != new[name]]
-
-
-def _flat(section: Any, prefix: str = "") -> dict[str, Any]:
-    """{"train.lr": 5e-4, ...} of a config."""
-    flat = {}
-    for name, value in vars(section).items():
-        flat |= _flat(value, f"{prefix}{name}.") if is_dataclass(value) else {prefix + name: value}
-    return flat
-
-
 def _refuse_changes(before: Config, after: Config) -> None:
     """Raise `UserError` for fields that a resumed run may not change."""
     if changed := _changed(before, after):
-        old, new = _flat(before), _flat(after)
+        old, new = flat(before), flat(after)
         values = ", ".join(f"{name} was {old[name]} and is {new[name]}" for name in changed)
         names = ", ".join(changed)
         raise UserError(f"a resumed run cannot change {names}: start another run with --run NAME ({values})")
@@ -161,7 +147,7 @@ def _refuse_overwriting(folder: Path, given: _Arguments) -> None:
 def _changed(before: Config, after: Config) -> list[str]:
     """The fields that differ and that a resumed run may not change. No name of a model stands for any."""
     after = after if after.model else replace(after, model=before.model)
-    return [name for name in _differences(before, after) if not _is_resumable(name, before)]
+    return [name for name in differences(before, after) if not _is_resumable(name, before)]
 
 
 def _config_of(state: dict[str, Any], folder: Path) -> Config:

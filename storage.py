@@ -154,6 +154,20 @@ def lock(path: Path, wait: bool = True) -> Iterator[bool]:
         yield held
 
 
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the `lock` of the file `path`. Neither creates nor changes the file."""
+    if not path.is_file():
+        return False
+    with naming(path), open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # ends with the block; many may ask at once
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise _without_locks(path, error) from None
+    return False
+
+
 @contextmanager
 def claim(path: Path, names: Sequence[str], wait: bool = False) -> Iterator[list[str]]:
     """Yield those of `names` that no other process has claimed through `path`, and hold these claims during the block.

@@ -2,6 +2,7 @@
 
 python test_model.py [--run NAME] [--step N] [--split val] [--compare RUN_OR_MODEL ...]
 python test_model.py --checkpoint FILE --input DIR [--target DIR] --output DIR [--protocol paper]
+python test_model.py --run NAME --input DIR --output DIR --submission ntire26
 
 This is a command, not a test: `pytest` collects tests/ only.
 """
@@ -15,7 +16,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,21 +27,22 @@ from config import config as default
 from data.camera import notes_of
 from data.conditions import check_noted
 from data.files import Reader
-from data.folders import mosaics, open_dataset
+from data.folders import mosaics
 from data.notes import note
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError, run_cli
-from evaluation import protocols, rendering
+from evaluation import protocols, rendering, submission
 from evaluation.evaluators import PairedEvaluator
-from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
+from evaluation.history import read_history
+from evaluation.metrics import MEASURES
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
-from evaluation.report import Report, read_history, write_report
-from evaluation.tables import best_checkpoint, checkpoints, step_of
+from evaluation.report import Report, write_report
+from evaluation.tables import best_checkpoint, checkpoints, full_name, step_of
 from pretrained import zoo
-from tasks.data import note_trained_on, open_data, open_reference
+from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
 from tasks.model import Model, open_model
-from tasks.scoring import build_measures
+from tasks.scoring import build_test_evaluator
 from training.log import Progress
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -57,16 +59,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--compare", nargs="+", default=[], metavar="MODEL", help="more runs (their best), files, or released:NAME")
     add("--split", choices=("test", "val"), help="split of the run's dataset (default: test)")
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
-    add("--input", metavar="DIR", help="a folder of mosaics, instead of a run's dataset")
-    add("--target", metavar="DIR", help="photographs with the names of the mosaics: the ground truth")
+    add("--input", metavar="DIR", help="a folder of mosaics, or one mosaic, instead of a run's dataset")
+    add("--target", metavar="DIR", help="photographs with the names of the mosaics, or one: the ground truth")
     add("--output", metavar="DIR", help="folder of the results (default: the run's test/)")
     add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
     add("--measures", nargs="+", default=[], choices=MEASURES, metavar="M", help="instead of the protocol's own")
     weights = ("pretrained", "auto", "random")
     add("--weights", choices=weights, help="of measures with a network (default: the run's)")
-    add("--format", choices=("png", "jpg"), default="png", help="image format (default: %(default)s)")
+    add("--format", choices=("png", "jpg"), help="image format (default: png, for a submission jpg)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (default: 95)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
+    add("--submission", choices=submission.CHALLENGES, help="also pack the images, with a readme, for this challenge")
+    add("--extra-data", action="store_true", default=None, help="the readme: the model saw other data, too")
+    add("--description", metavar="TEXT", help="the readme: what to say of the method")
     camera = options.add_argument_group("camera of --input (default: the camera of the checkpoint)")
     camera.add_argument("--cfa", choices=CFA_ORDERS, help="colour order of the top left 2x2 pixels")
     camera.add_argument("--black-level", type=float, nargs=4, metavar=("R", "Gr", "Gb", "B"), help="in digital numbers")
@@ -74,9 +79,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     camera.add_argument("--raw-height", type=int, help="height of .raw files without a header, in pixels")
     camera.add_argument("--raw-width", type=int, help="width of .raw files without a header, in pixels")
     given = options.parse_args(arguments)
+    given.format = given.format or ("jpg" if given.submission else "png")
     _refuse_ineffective(options, given)
     given.run = given.run or (None if given.input else default.run)
-    given.split, given.protocol = given.split or "test", given.protocol or "paper"
+    given.split = given.split or "test"
     return given
 
 
@@ -86,13 +92,15 @@ def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namesp
         options.error(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
     if given.input and not (given.output and (given.checkpoint or given.run)):
         options.error("--input needs --output, and --checkpoint or --run")
-    needs_input = ("target", "cfa", "black_level", "white_level", "raw_height", "raw_width")
+    needs_input = ("target", "cfa", "black_level", "white_level", "raw_height", "raw_width", "submission")
     for needed, fits, names in (
         ("--input", given.input, needs_input),
         ("the dataset of a run, not --input", not given.input, ("split", "data_root")),
         ("ground truth: --target", given.target or not given.input, ("protocol", "measures", "weights")),
         ("a checkpoint of a run, not --checkpoint", not given.checkpoint, ("step",)),
-        ("--format jpg", given.format == "jpg", ("quality",)),
+        ("--format jpg", given.format == "jpg", ("quality", "submission")),
+        ("one model, not --compare", not given.compare, ("submission",)),
+        ("--submission", given.submission, ("extra_data", "description")),
     ):
         for name in names:
             if not fits and getattr(given, name) not in (None, []):
@@ -138,14 +146,18 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     """The mosaics to render, with their ground truth if there is one."""
     if not given.input:
         splits, reader, reference = open_data(subject.config)
-        split = splits[given.split]
+        split, root = splits[given.split], subject.config.data.root or subject.config.data.raw
+        if not any(each and each.paired for each in splits.values()):
+            if given.protocol or given.measures or given.weights:
+                raise UserError(f"the dataset of {given.run} has no pairs: leave out --protocol, --measures, --weights")
+            return RenderSet(some_mosaics(splits["train"]), reader, reference, f"mosaics of {root}")
         if not split:
             raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose a --split or an --input")
         if subject.own_run:
             note_trained_on(subject.own_run, split)
-        data = subject.config.data
-        return RenderSet(split, reader, reference, f"{given.split} split of {data.root or data.raw}")
-    known, split = subject.model.sensor, mosaics(Path(given.input))
+        return RenderSet(split, reader, reference, f"{given.split} split of {root}")
+    known = subject.model.sensor
+    split = mosaics(Path(given.input), Path(given.target) if given.target else None)
     notes = notes_of(split.raws)
     if not notes and given.white_level not in (None, known.white_level) and not given.black_level:
         levels = " ".join(f"{level:g}" for level in known.black_level)
@@ -159,8 +171,6 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
     model = subject.model
     reader = Reader(sensor, tuple(side or 0 for side in size), model.normalisation, levels, model.lens_shading)
     model.note_another_camera(notes)
-    if given.target:
-        split = open_dataset("folders", "", given.input, given.target, "yes", val=0, test=0)["train"]
     check_noted(split.raws, reader.normalisation)
     reference = open_reference(reader, (subject.config or default).data)
     return RenderSet(split, reader, reference, given.input)
@@ -180,7 +190,7 @@ def open_candidates(
         facts = {"checkpoint": str(path), "sha256": sha256, "model": f"{model.name}, {parameters:,} parameters"}
         return Candidate(label, target, lambda mosaic: model.develop(mosaic, sensor), facts)
 
-    name = _name_of(subject.path) if subject.run and not subject.own_run else subject.path.stem
+    name = full_name(subject.path) if subject.run and not subject.own_run else subject.path.stem
     label = given.run if given.run and not given.checkpoint else name
     target = folder if given.output and not given.compare else folder / name
     found = [build(label, target, subject.model, subject.path)]
@@ -200,37 +210,18 @@ def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
         run = Path(given.runs) / source
         is_run = (run / "config.json").is_file()
         path = best_checkpoint(run) if is_run else zoo.locate(source)
-        name = _name_of(path)
+        name = full_name(path)
         yield source if is_run else name, name, path
-
-
-def _name_of(checkpoint: Path) -> str:
-    """A file's name, with that of its run if it is in one: checkpoints of two runs can have the same step."""
-    folder = checkpoint.absolute().parent
-    return f"{folder.parent.name}_{checkpoint.stem}" if folder.name == "checkpoints" else checkpoint.stem
 
 
 def open_evaluator(
     given: argparse.Namespace, config: Config | None, render_set: RenderSet, device: torch.device
 ) -> tuple[PairedEvaluator, dict[str, str]]:
-    """The measures of the protocol, and notes for the tables.
-
-    Measures that cannot be computed here are left out, with a note, unless the user named them.
-    """
+    """The measures of the protocol, and lines for the header of the tables; none without ground truth."""
     if not render_set.has_targets:
         return PairedEvaluator({}), {}
-    columns, notes = list(protocols.choose(given.protocol, given.measures)), {}
-    side = min(map(rendering.shorter_side, render_set.split.photos))
-    if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not given.measures:
-        columns.remove("ms_ssim")
-        notes["ms_ssim"] = f"left out: it needs sides of {MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
     policy = given.weights or (config.backbones.weights if config else "pretrained")
-    functions, weights = build_measures(given.protocol, columns, policy, device)
-    for column, source in weights.items():
-        if source.startswith("random") and not given.measures:
-            del functions[column]
-            weights[column] = "left out: its weights are not on this machine"
-    return PairedEvaluator(functions), notes | weights
+    return build_test_evaluator(render_set.split.photos, given.protocol or "paper", given.measures, policy, device)
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -258,7 +249,7 @@ def build_report(
         ranking=ranking,
         ranked_by=ranked_by,
         means=means,
-        labels={name: f"{m.label} ({m.unit})" if m.unit else m.label for name, m in MEASURES.items()},
+        labels={name: m.heading for name, m in MEASURES.items()},
         digits={name: m.digits for name, m in MEASURES.items()},
         scenes=scenes[0],
         captions=scenes[1],
@@ -275,11 +266,14 @@ def main() -> None:
     evaluator, notes = open_evaluator(given, subject.config, render_set, device)
     folder, history = _output_folder(given, subject), read_history(subject.own_run)
     if given.output:
-        rendering.reserve(candidates, render_set, image_format, folder, scored=bool(evaluator.functions))
+        others = submission.FILES if given.submission else ()
+        rendering.reserve(candidates, render_set, image_format, folder, bool(evaluator.functions), others)
+    sent = submission.Submission(given.submission, candidates[0].render, device) if given.submission else None
+    if sent:
+        candidates[0] = replace(candidates[0], render=sent)
     header = {"data": render_set.name, "images": f"{len(render_set.split.raws)}, {given.format}"}
     if evaluator.functions:
         candidates.append(Candidate(DEMOSAICED, None, render_set.reference, {}))
-        header["protocol"] = f"{given.protocol}: {protocols.PROTOCOLS[given.protocol].summary}"
     header |= notes
     try:
         with Progress("rendered", 0, len(render_set.split.raws), unit="image") as progress:
@@ -292,6 +286,11 @@ def main() -> None:
     write_report(page, build_report(subject, candidates[0], history, header, means, scenes))
     rendering.print_means(means, header)
     print(f"images: {candidates[0].folder}\nreport: {page}")
+    if sent:
+        foreign = subject.model.config is None  # a released model, which has seen other data
+        readme = sent.readme(candidates[0].facts["model"], given.extra_data or foreign, given.description or "")
+        archive = sent.pack(folder, map(image_format.name_of, render_set.split.raws), readme)
+        print(f"submission: {archive}, checked. Its {submission.README}:\n{readme}", end="")
 
 
 if __name__ == "__main__":

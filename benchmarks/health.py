@@ -12,7 +12,7 @@ import torch
 from config import load
 from errors import run_cli
 from evaluation.health import Watch, alarms
-from evaluation.report import read_history
+from evaluation.history import read_history
 from evaluation.tables import checkpoints, step_of
 from tasks import isp
 from tasks.model import open_model

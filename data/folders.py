@@ -114,9 +114,25 @@ def open_dataset(
     return splits
 
 
-def mosaics(folder: Path) -> Split:
-    """The mosaics of a folder, without photographs. Raises `UserError` if there are none."""
-    return Split(tuple(_files(folder, MOSAIC_FILES).values()), (), paired=False)
+def mosaics(raws: Path, photos: Path | None = None) -> Split:
+    """The mosaics of a folder, or the one in a file; with `photos`, the photographs of the same names, or the one.
+
+    Raises `UserError` if there are none, or one lacks its partner.
+    """
+    if not raws.is_file():
+        if photos:
+            return _two_folders(raws, photos, "yes")
+        return Split(tuple(_files(raws, MOSAIC_FILES).values()), (), paired=False)
+    _check_suffix(raws, MOSAIC_FILES, "mosaic")
+    if photos:
+        check_file(photos)
+        _check_suffix(photos, PHOTO_FILES, "photograph")
+    return Split((raws,), (photos,) if photos else (), paired=bool(photos))
+
+
+def _check_suffix(path: Path, suffixes: set[str], kind: str) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"{path} is not a {kind}: its suffix is none of {', '.join(sorted(suffixes))}")
 
 
 def find_layout(name: str) -> Layout:

@@ -1,19 +1,22 @@
-"""Charts of the report: learning curves of a training log, and the scores of ranked checkpoints, as SVG elements."""
+"""Charts for pages, as SVG elements: learning curves of one log or several, and the scores of ranked checkpoints."""
 
+import html
 import io
 import math
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+Series = tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, int]]  # see `read_series`
 MAX_POINTS = 200  # drawn of each curve: more would not be visible
-COLOURS = 9  # series' colours in templates/report.css
+COLOURS = 9  # series' colours in templates/page.css
 # matplotlib draws with these colours; `_for_page` replaces number i by the style sheet's variable --series-i.
 PLACEHOLDERS = [f"#00ff{i:02x}" for i in range(COLOURS + 1)]
 INK = PLACEHOLDERS[0]
+SINGLE = ("validation", "structure")  # groups of a single name, which the chart's title says
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -26,6 +29,8 @@ class Line:
     values: np.ndarray
     colour: int = 0
     dashed: bool = False
+    dots: bool = False  # few values: draw them as joined dots, not smoothed
+    starts: Mapping[str, int] = field(default_factory=dict)  # {stage: the step at which it starts}
 
 
 @dataclass(frozen=True)
@@ -73,27 +78,63 @@ CHARTS = (
 
 def learning_curves(log: list[dict]) -> list[dict]:
     """The charts for which the lines of log.jsonl have values: {"title", "note", "legend": {name: colour}, "svg"}."""
-    statistics, starts = read_series(log)
-    terms = [name.removeprefix("loss/") for name in statistics if name.startswith("loss/")]
-    critics = list(dict.fromkeys(name.split("/")[1] for name in statistics if name.startswith("critic/")))
-    content = [term for term in terms if term not in critics]
-    groups = {"validation": ["val_psnr"], "content": content, "terms": terms, "critics": critics}
-    groups |= {"levels": ["mesh", "cast"], "structure": ["structure"]}
-    colours = {name: 1 + i % COLOURS for i, name in enumerate(dict.fromkeys([*terms, *critics]))}
+    series = read_series(log)
+    groups = _groups(series[0])
+    colours = {name: 1 + i % COLOURS for i, name in enumerate(dict.fromkeys(groups["terms"] + groups["critics"]))}
     colours |= {"mesh": 1, "cast": 2}
     drawn = []
     for chart in CHARTS:
         lines = [
-            Line(name, *statistics[pattern.format(name)], colours.get(name, 0), pattern == chart.dashed)
+            _line(chart, pattern, name, series, name, colours.get(name, 0))
             for pattern in (chart.solid, chart.dashed)
             for name in groups[chart.group]
-            if pattern.format(name) in statistics
+            if pattern.format(name) in series[0]
         ]
-        if any((line.values > (0 if chart.logarithmic else -math.inf)).any() for line in lines):
-            legend = {line.name: line.colour for line in lines if line.colour}
-            svg = draw(chart.title, lines, starts, chart.logarithmic)
-            drawn.append({"title": chart.title, "note": chart.note, "legend": legend, "svg": svg})
+        drawn += _drawn(chart, chart.title, lines)
     return drawn
+
+
+def compared_curves(logs: Mapping[str, list[dict]]) -> list[dict]:
+    """The same of several runs, {run: lines of log.jsonl}: a chart for each term and critic, a colour for each run.
+
+    At most `COLOURS` runs can be told apart.
+    """
+    runs = {run: read_series(log) for run, log in logs.items()}
+    groups = _groups(dict.fromkeys(name for statistics, _ in runs.values() for name in statistics))
+    drawn = []
+    for chart in CHARTS:
+        for name in groups[chart.group]:
+            lines = [
+                _line(chart, pattern, name, series, run, colour)
+                for pattern in (chart.solid, chart.dashed)
+                for colour, (run, series) in enumerate(runs.items(), 1)
+                if pattern.format(name) in series[0]
+            ]
+            drawn += _drawn(chart, chart.title if chart.group in SINGLE else f"{chart.title}: {name}", lines)
+    return drawn
+
+
+def _groups(statistics: Iterable[str]) -> dict[str, list[str]]:
+    """The names that the charts of each group have lines for."""
+    terms = [name.removeprefix("loss/") for name in statistics if name.startswith("loss/")]
+    critics = list(dict.fromkeys(name.split("/")[1] for name in statistics if name.startswith("critic/")))
+    content = [term for term in terms if term not in critics]
+    groups = {"validation": ["val_psnr"], "content": content, "terms": terms, "critics": critics}
+    return groups | {"levels": ["mesh", "cast"], "structure": ["structure"]}
+
+
+def _line(chart: Chart, pattern: str, name: str, series: Series, label: str, colour: int) -> Line:
+    statistics, starts = series
+    dashed, dots = pattern == chart.dashed, chart.group == "validation"
+    return Line(label, *statistics[pattern.format(name)], colour, dashed, dots, starts)
+
+
+def _drawn(chart: Chart, title: str, lines: list[Line]) -> list[dict]:
+    """[the chart for the page], or nothing if no value of the lines can be drawn."""
+    if not any((line.values > (0 if chart.logarithmic else -math.inf)).any() for line in lines):
+        return []
+    legend = {line.name: line.colour for line in lines if line.colour}
+    return [{"title": title, "note": chart.note, "legend": legend, "svg": draw(title, lines, chart.logarithmic)}]
 
 
 def ranking_chart(ranking: list[dict], column: str) -> str:
@@ -102,10 +143,10 @@ def ranking_chart(ranking: list[dict], column: str) -> str:
     points = sorted(point for point in points if all(isinstance(x, int | float) and math.isfinite(x) for x in point))
     if len(points) < 2:
         return ""
-    return draw("Score of each checkpoint", [Line(column, *np.array(points, dtype=float).T)], {}, False)
+    return draw("Score of each checkpoint", [Line(column, *np.array(points, dtype=float).T, dots=True)], False)
 
 
-def read_series(log: Iterable[dict]) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, int]]:
+def read_series(log: Iterable[dict]) -> Series:
     """Lines of log.jsonl -> ({statistic: (steps, values)}, {stage: the step at which it starts}).
 
     Steps count over all stages; values that are not finite become NaN.
@@ -131,8 +172,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
 
-def draw(title: str, lines: list[Line], starts: dict[str, int], logarithmic: bool) -> str:
-    """The SVG element of curves over steps, with a vertical line where each later stage starts.
+def draw(title: str, lines: list[Line], logarithmic: bool) -> str:
+    """The SVG element of curves over steps, with a vertical line where a later stage of all of them starts.
 
     Fonts and colours are those of the page, so that it is readable in light and in dark mode.
     """
@@ -145,11 +186,12 @@ def draw(title: str, lines: list[Line], starts: dict[str, int], logarithmic: boo
         figure = Figure(figsize=(4.2, 2.9), layout="constrained")
         axes = figure.add_subplot(xlabel="step")
         for line in lines:
-            _draw_line(axes, line, sorted(starts.values()), logarithmic)
+            _draw_line(axes, line, logarithmic)
         if logarithmic:
             _scale_logarithmically(axes)
-        for stage, start in starts.items():
-            if any(line.steps.min() < start < line.steps.max() for line in lines):
+        for stage, start in lines[0].starts.items():
+            within = any(line.steps.min() < start < line.steps.max() for line in lines)
+            if within and all(line.starts.get(stage) == start for line in lines):
                 _mark_start(axes, stage, start)
         _style(axes)
         buffer = io.StringIO()
@@ -157,16 +199,14 @@ def draw(title: str, lines: list[Line], starts: dict[str, int], logarithmic: boo
     return _for_page(buffer.getvalue(), title)
 
 
-def _draw_line(axes, line: Line, starts: list[int], logarithmic: bool) -> None:
-    """Draw the values faintly and their running mean strongly, each stage separately.
-
-    A line in the text's colour has few points: draw them as dots, joined and not smoothed.
-    """
+def _draw_line(axes, line: Line, logarithmic: bool) -> None:
+    """Draw the values faintly and their running mean strongly, each stage separately; `dots` as they are."""
     style = {"color": PLACEHOLDERS[line.colour], "linestyle": "--" if line.dashed else "-"}
     values = np.where(line.values > 0, line.values, np.nan) if logarithmic else line.values
-    if not line.colour:
+    if line.dots:
         axes.plot(line.steps, values, linewidth=1.5, marker="o", markersize=3, **style)
         return
+    starts = sorted(line.starts.values())
     for stage in np.split(np.arange(len(values)), np.searchsorted(line.steps, starts, side="right")):
         if len(stage):
             drawn = np.unique(np.linspace(0, len(stage) - 1, MAX_POINTS).astype(int))
@@ -208,4 +248,4 @@ def _for_page(svg: str, title: str) -> str:
     svg = re.sub(r"(?s)<style.*?</style>| id=\"[\w.]+_\d+\"|font-family: [^;\"]*", "", svg)
     svg = re.sub(r"#00ff(\w\w)", lambda m: f"var(--series-{int(m[1], 16)})", svg)
     box = re.search(r"viewBox=\"[^\"]*\"", svg)[0]
-    return re.sub(r"(?s).*?<svg.*?>", f'<svg {box} role="img" aria-label="{title}">', svg, count=1)
+    return re.sub(r"(?s).*?<svg.*?>", f'<svg {box} role="img" aria-label="{html.escape(title)}">', svg, count=1)

@@ -125,6 +125,11 @@ class Measure:
     function: Function | None  # None: a pretrained network computes it, which the caller provides (protocols.build)
     of_floats: bool = False  # the function gets the model's output as it is; otherwise converted to 8 bits
 
+    @property
+    def heading(self) -> str:
+        """The label with its unit, such as "PSNR (dB)"."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
 
 MEASURES = {
     "psnr": Measure("PSNR", "dB", True, 2, psnr),

@@ -99,14 +99,21 @@ def refuse_collisions(candidates: Sequence[Candidate], render_set: RenderSet) ->
 
 
 def reserve(
-    candidates: Sequence[Candidate], render_set: RenderSet, image_format: ImageFormat, folder: Path, scored: bool
+    candidates: Sequence[Candidate],
+    render_set: RenderSet,
+    image_format: ImageFormat,
+    folder: Path,
+    scored: bool,
+    others: Sequence[str] = (),
 ) -> None:
     """Note in each folder which files a test with --output `folder` writes there: the next test may replace them.
+
+    These are the images, the report, the tables if it is `scored`, and the names in `others`.
 
     Raises `UserError`, before anything is written, if one of these files exists and no earlier test has noted it:
     then it is the user's.
     """
-    names = defaultdict(set, {folder: {"report.html", *(["compare.csv"] if scored else [])}})
+    names = defaultdict(set, {folder: {"report.html", *others, *(["compare.csv"] if scored else [])}})
     for model in candidates:
         if model.folder:
             images = {image_format.name_of(path) for path in render_set.split.raws}
@@ -218,13 +225,13 @@ def print_means(means: list[dict], header: dict[str, str]) -> None:
 def choose_scenes(
     models: Sequence[Candidate], render_set: RenderSet, rows: dict[str, dict[str, float]], image_format: ImageFormat
 ) -> tuple[list[Scene], list[str]]:
-    """The images for the report, with captions: the worst and best by the first measure, or the first ones unscored.
+    """The images for the report, with captions: the worst and best by the first measure; unscored, some evenly spaced.
 
     `rows` are the scores of the first of the models; the others' images are beside its own.
     """
     model, *others = [candidate for candidate in models if candidate.folder]
     split, measure = render_set.split, next(iter(next(iter(rows.values()), {})), "")
-    order, captions = list(range(len(split.raws)))[: 2 * SHOWN], []
+    order, captions = list(range(0, len(split.raws), -(-len(split.raws) // (2 * SHOWN)))), []
     if measure:
         sign = 1 if MEASURES[measure].higher_is_better else -1
         ranked = sorted(range(len(split.raws)), key=lambda i: sign * rows[split.raws[i].name][measure])

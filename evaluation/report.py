@@ -7,18 +7,18 @@ import base64
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
 import storage
-from errors import UserError
 from evaluation.charts import learning_curves, ranking_chart
 from evaluation.health import alarms
-from evaluation.tables import folder_of, read_best, read_ranking
 
 ERROR_FACTOR = 4  # by which an error picture amplifies the difference
 MAX_WIDTH = 1024  # pixels of a picture in the page; wider ones are scaled down
@@ -61,70 +61,36 @@ class Report:
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page to `path`."""
-    templates = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    page = jinja2.Environment(
-        loader=templates, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template("report.html")
-    content = page.render(
+    write_page(
+        path,
+        "report.html",
+        title=report.title,
+        kind="Learned ISP, report of the run",
+        warnings=[report.warning] if report.warning else [],
         report=report,
         error_factor=ERROR_FACTOR,
         quality=QUALITY,
-        means=_table(report.means, report),
-        ranking=_table(report.ranking[:MAX_RANKS], report),
+        means=table(report.means, report.labels, report.digits),
+        ranking=table(report.ranking[:MAX_RANKS], report.labels, report.digits),
         ranking_chart=ranking_chart(report.ranking, column=report.ranked_by.partition(" ")[0]),
         charts=learning_curves(report.log),
         alarms=alarms(report.log),
         config=_sections(report.config),
         scenes=[_scene(scene, caption, report) for scene, caption in zip(report.scenes, report.captions, strict=True)],
     )
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Write a page of templates/, which extends page.html: that one shows the `title`, its `kind`, and `warnings`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    content = environment.get_template(template).render(values)
     storage.write_bytes(path, content.encode(errors="replace"))  # file names need not be Unicode
-
-
-def read_history(run: Path | None) -> tuple[list[dict], list[dict], str]:
-    """(lines of log.jsonl, ranking, what it is ranked by) of a run; empty without one.
-
-    Raises `UserError` if one of the files is damaged.
-    """
-    if run is None:
-        return [], [], ""
-    lines, best = _read_log(run / "log.jsonl"), read_best(run)
-    if not best:
-        return lines, [], ""
-    header, ranking = read_ranking(folder_of(run, best["protocol"].split(":")[0]) / "ranking.csv")
-    if not (ranking and {"data", "protocol"} <= header.keys()):
-        return lines, [], ""
-    return lines, ranking, f"{best['ranked_by']} on {header['data'].split(',')[0]}; {header['protocol']}"
-
-
-def _read_log(path: Path) -> list[dict]:
-    """The lines of a log.jsonl; the last one may be incomplete.
-
-    Raises `UserError` for another line that fit.py cannot have written.
-    """
-    texts = path.read_bytes().splitlines() if path.is_file() else []
-    if texts and not texts[-1].endswith(b"}"):
-        texts.pop()  # the run was stopped, or is writing it now
-    lines = []
-    for number, text in enumerate(texts, 1):
-        try:
-            lines.append(json.loads(text))
-        except (ValueError, RecursionError):  # RecursionError: thousands of nested brackets
-            lines.append(None)
-        if not _is_log_line(lines[-1]):
-            raise UserError(f"{path}, line {number} is damaged: remove this line, then the report shows the others")
-    return lines
-
-
-def _is_log_line(line: object) -> bool:
-    """Whether `line` is the log's first line, which has facts, or has numbers of a step, of which some may be NaN."""
-    if not isinstance(line, dict) or not isinstance(line.get("stage"), str):
-        return False
-    if "step" not in line:
-        weights = line.get("weights", {})
-        return isinstance(weights, dict) and isinstance(line.get("warning", ""), str)
-    numbers = [value for name, value in line.items() if name != "stage"]
-    small = all(isinstance(x, float) or (isinstance(x, int) and abs(x) < 1 << 63) for x in numbers)
-    return small and isinstance(line["step"], int)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -143,12 +109,15 @@ def _cell(value: object, digits: int | None) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
-def _table(rows: list[dict], report: Report) -> dict:
-    """{"columns": [(heading, "number" or "text")], "rows": [[cell]]} with every key of the rows as a column."""
+def table(rows: list[dict], labels: Mapping[str, str], digits: Mapping[str, int]) -> dict:
+    """A table for a page, {"columns": [(heading, "number" or "text")], "rows": [[cell]]}.
+
+    Every key of the `rows` is a column; `labels` are the headings of some, `digits` the decimals of their numbers.
+    """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     kinds = ["text" if any(isinstance(row.get(column), str) for row in rows) else "number" for column in columns]
-    headings = [report.labels.get(column, column) for column in columns]
-    cells = [[_cell(row.get(column), report.digits.get(column)) for column in columns] for row in rows]
+    headings = [labels.get(column, column) for column in columns]
+    cells = [[_cell(row.get(column), digits.get(column)) for column in columns] for row in rows]
     return {"columns": list(zip(headings, kinds, strict=True)), "rows": cells}
 
 

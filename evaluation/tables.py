@@ -88,6 +88,12 @@ def step_of(checkpoint: Path) -> int:
     return int(name[1]) if name else -1
 
 
+def full_name(checkpoint: Path) -> str:
+    """A file's name, with that of its run if it is in one: checkpoints of two runs can have the same step."""
+    folder = checkpoint.absolute().parent
+    return f"{folder.parent.name}_{checkpoint.stem}" if folder.name == "checkpoints" else checkpoint.stem
+
+
 def select(run: Path, n: int = 1, remainders: Sequence[int] = (0,)) -> list[Path]:
     """The checkpoints whose index modulo `n` is one of `remainders`. Raises `UserError` if there are none."""
     found = checkpoints(run)

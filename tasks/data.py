@@ -15,6 +15,7 @@ from data.sensor import Sensor
 from errors import UserError
 
 SAMPLED = 8  # mosaics whose largest value is looked at
+SHOWN = 24  # mosaics of a dataset without pairs that are rendered
 DARK = 0.26  # of white: 10 bits that are taken as 12 reach a quarter
 
 
@@ -84,6 +85,13 @@ def note_trained_on(run: Path, split: Split) -> None:
             f"{run} was trained on {both} of the {len(split)} mosaics that are scored, because its dataset has changed "
             "since: the scores are too good"
         )
+
+
+def some_mosaics(train: Split) -> Split:
+    """Mosaics of a dataset without pairs to look at: at most `SHOWN`, evenly spaced, without photographs."""
+    chosen = train.raws[:: -(-len(train) // SHOWN)]
+    note(f"the dataset has no pairs: {len(chosen)} of its {len(train)} mosaics are rendered, and nothing is scored")
+    return Split(chosen, (), paired=False)
 
 
 def note_darkness(split: Split, reader: Reader) -> None:

@@ -32,7 +32,7 @@ from tasks.data import identify, note_darkness, open_data
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import BUILDERS, chosen_critics, find_mode
+from tasks.modes import BUILDERS, chosen_critics, find_mode, planned_steps
 from tasks.reference import Fitted, fit_reference
 from tasks.weighting import weight_photographs
 from training.distributed import Group
@@ -194,9 +194,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     """The stages of the mode, each with its own stream of patches. A run from `config.init` skips pretraining."""
     data, group, mode = config.data, run_data.group, find_mode(config.train.mode)
     split = run_data.training
-    steps = {plan.name: getattr(config, plan.name).steps for plan in mode.stages}
-    if config.init:
-        steps["pretrain"] = 0
+    steps = planned_steps(config)
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
     draws = sum(steps.values()) * data.batch
     files = cached_files(split, Files(run_data.reader), data.cache, folder, draws, group.size)

@@ -132,6 +132,12 @@ def chosen_critics(train: Train) -> dict[str, Critic]:
     return chosen
 
 
+def planned_steps(config: Config) -> dict[str, int]:
+    """Steps of each stage by name; a run from `config.init` skips pretraining. Raises `UserError`, as `find_mode`."""
+    steps = {plan.name: getattr(config, plan.name).steps for plan in find_mode(config.train.mode).stages}
+    return steps | ({"pretrain": 0} if config.init else {})
+
+
 def find_mode(name: str) -> Mode:
     """The row of `MODES`. Raises `UserError` for an unknown name."""
     if name not in MODES:

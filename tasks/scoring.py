@@ -18,6 +18,8 @@ from data.reference import Reference
 from errors import UserError
 from evaluation import protocols
 from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator
+from evaluation.metrics import MS_SSIM_MINIMUM
+from evaluation.rendering import shorter_side
 from evaluation.scoring import Scorer, ScoringSet
 from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
@@ -113,6 +115,27 @@ def build_measures(
 
     functions = protocols.build(protocol, columns, network)
     return functions, {column: network.provenance for column, network in networks.items()}
+
+
+def build_test_evaluator(
+    photos: Sequence[Path], protocol: str, measures: Sequence[str], weights: str, device: torch.device
+) -> tuple[PairedEvaluator, dict[str, str]]:
+    """The measures of a protocol for images with these ground truths, and lines for the header of the tables.
+
+    Measures that cannot be computed here are left out, with a note, unless the user has named them in `measures`.
+    """
+    columns = list(protocols.choose(protocol, measures))
+    notes = {"protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}"}
+    side = min(map(shorter_side, photos))
+    if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not measures:
+        columns.remove("ms_ssim")
+        notes["ms_ssim"] = f"left out: it needs sides of {MS_SSIM_MINIMUM} pixels, the smallest here is {side}"
+    functions, sources = build_measures(protocol, columns, weights, device)
+    for column, source in sources.items():
+        if source.startswith("random") and not measures:
+            del functions[column]
+            sources[column] = "left out: its weights are not on this machine"
+    return PairedEvaluator(functions), notes | sources
 
 
 def build_unpaired_evaluator(

@@ -9,6 +9,7 @@ import pytest
 import fit
 import inference
 import process_set
+import runs
 import test_model
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def test_a_name_of_the_code_can_be_imported(name):
 
 
 def test_every_option_in_a_document_exists(capsys):
-    for script in (fit, inference, process_set, test_model):
+    for script in (fit, inference, process_set, runs, test_model):
         with pytest.raises(SystemExit):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))

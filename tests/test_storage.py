@@ -176,6 +176,17 @@ def other_process(statement: str):
         process.stdin.close()
 
 
+def test_asking_for_a_lock_changes_nothing(tmp_path):
+    path = tmp_path / "new" / ".lock"
+    assert not storage.is_locked(path) and not path.parent.exists()
+    with other_process(f"storage.lock(pathlib.Path({str(path)!r}))"):
+        assert storage.is_locked(path) and storage.is_locked(path)
+    before = path.stat().st_mtime_ns
+    assert not storage.is_locked(path) and path.stat().st_mtime_ns == before
+    with storage.lock(path, wait=False) as locked:
+        assert locked
+
+
 def test_lock_is_held_by_one_process_until_it_ends(tmp_path):
     path = tmp_path / "new" / ".lock"
     with other_process(f"storage.lock(pathlib.Path({str(path)!r}))") as (process, result):

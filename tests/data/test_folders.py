@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.files import read_mosaic, read_photo
-from data.folders import LAYOUTS, Layout, Split, mosaics, open_dataset, unpaired
+from data.folders import LAYOUTS, Layout, Split, open_dataset, unpaired
 from data.sensor import Sensor
 from errors import UserError
 
@@ -123,12 +123,6 @@ def test_a_new_layout_is_one_row(tmp_path, monkeypatch, make_part, write_mosaic,
             open_dataset("phone", str(tmp_path))
     else:
         assert not open_dataset("phone", str(tmp_path))["train"].paired
-
-
-def test_mosaics_of_a_folder_have_no_photographs(tmp_path, write_mosaic):
-    for name in ("b", "a"):
-        write_mosaic(tmp_path / f"{name}.png")
-    assert mosaics(tmp_path) == Split((tmp_path / "a.png", tmp_path / "b.png"), (), paired=False)
 
 
 def test_files_are_sorted_by_number_and_hidden_ones_are_ignored(tmp_path, make_part):

@@ -17,7 +17,7 @@ import process_set
 import test_model as script
 from errors import UserError
 from evaluation.evaluators import kernel_distance
-from evaluation.report import read_history
+from evaluation.history import read_history
 from evaluation.tables import checkpoints, read_best, read_ranking, read_table, step_of
 
 from .bad_files import rows

@@ -17,7 +17,8 @@ from ..fit_runs import make_config, vary
 from ..training.made_up_task import make_run, make_task, signal_at
 
 ROOT = Path(errors.__file__).parent
-COMMANDS = (["fit.py"], ["inference.py"], ["process_set.py"], ["test_model.py"], ["-m", "pretrained.zoo"])
+SCRIPTS = ("fit.py", "inference.py", "process_set.py", "runs.py", "test_model.py")
+COMMANDS = (*([name] for name in SCRIPTS), ["-m", "pretrained.zoo"])
 # In place of torch, whose import takes seconds.
 SLOW = "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
 

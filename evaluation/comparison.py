@@ -1,0 +1,67 @@
+"""A page that compares runs: figures, settings that differ, and the learning curves of all in common charts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from errors import UserError
+from evaluation.charts import COLOURS, compared_curves
+from evaluation.health import alarms
+from evaluation.report import write_page
+from evaluation.tables import read_best
+
+KIND = "Learned ISP, comparison of runs"
+MOST_RUNS = COLOURS  # that can be told apart in a chart
+
+
+def write_comparison(path: Path, scores: dict, settings: dict, logs: Mapping[str, list[dict]], warnings: list) -> None:
+    """Write the page. `scores` and `settings` are tables of `evaluation.report.table`, `logs` are log.jsonl by run.
+
+    Raises `UserError` if another file is at `path`.
+    """
+    refuse_foreign(path)
+    write_page(
+        path,
+        "compare.html",
+        title=", ".join(logs),
+        kind=KIND,
+        warnings=warnings,
+        scores=scores,
+        settings=settings,
+        charts=compared_curves(logs),
+        alarms=[f"{run}: {sentence}" for run, log in logs.items() for sentence in alarms(log)],
+    )
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise `UserError` if something else than a page of `write_comparison` is at `path`."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            own = KIND.encode() in file.read(2000)
+    else:
+        own = not path.exists()
+    if not own:
+        raise UserError(f"{path} exists and is no page of runs.py: name another file with --page")
+
+
+def incomparable(runs: Mapping[str, Path]) -> list[str]:
+    """Why figures of these runs, {name: folder}, do not compare: sentences; none if they do, as far as is known."""
+    found = []
+    best = [read_best(folder) for folder in runs.values()]
+    if len({(facts["protocol"], facts.get("data")) for facts in best if facts}) > 1:
+        found.append(
+            "the best checkpoints were ranked on different data or by different protocols, so their scores do not "
+            "compare: rank them alike (process_set.py), or test both on the same files (test_model.py --compare)"
+        )
+    files = [_validation_files(folder / "data.json") for folder in runs.values()]
+    if len({names for names in files if names}) > 1:
+        found.append("the runs were validated on different files, so their validation PSNR does not compare")
+    return found
+
+
+def _validation_files(path: Path) -> str:
+    """The names and fingerprints of the validation files in a data.json, as text; "" if unknown."""
+    try:
+        return json.dumps(json.loads(path.read_text())["val"]) if path.is_file() else ""
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""

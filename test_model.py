@@ -34,7 +34,7 @@ from evaluation.evaluators import PairedEvaluator
 from evaluation.metrics import MEASURES, MS_SSIM_MINIMUM
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, read_history, write_report
-from evaluation.tables import best_checkpoint, checkpoints, step_of
+from evaluation.tables import best_checkpoint, find_checkpoint
 from pretrained import zoo
 from tasks.data import note_trained_on, open_data, open_reference
 from tasks.device import choose_device
@@ -120,15 +120,7 @@ class Subject:
 def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
     """The checkpoint that the command line names: a file, a step of a run, or the run's best."""
     run, config = open_run(given.runs, given.run, given.data_root or "") if given.run else (None, None)
-    if given.checkpoint:
-        path = zoo.locate(given.checkpoint)
-    elif given.step is None:
-        path = best_checkpoint(run)
-    else:
-        found = [path for path in checkpoints(run) if step_of(path) == given.step]
-        if not found:
-            raise UserError(f"{run} has no checkpoint of step {given.step}")
-        path = found[0]
+    path = zoo.locate(given.checkpoint) if given.checkpoint else find_checkpoint(run, given.step)
     model = open_model(str(path), device)
     return Subject(run, config or model.config, path, model)
 

@@ -38,20 +38,37 @@ class TFLiteWriter:
         self.operators: list[Any] = []
         self.codes: dict[tuple[str, int], int] = {}
 
-    def tensor(self, name: str, channels: int, factor: int = 1, dtype: str = "float32", scale: Scale | None = None):
-        """A tensor that is an input or computed, (1, factor * height, factor * width, channels)."""
+    def tensor(
+        self, name: str, channels: int, factor: int = 1, dtype: str = "float32", scale: Scale | None = None
+    ) -> int:
+        """An image, input or computed: (1, factor * height, factor * width, channels)."""
         height, width = (factor * side for side in self.size or (1, 1))
-        made = self._add(name, (1, height, width, channels), dtype, scale)
+        made = self.computed(name, (1, height, width, channels), dtype, scale)
         if self.size is None:
             self.tensors[made].shapeSignature = [1, -1, -1, channels]
         return made
 
+    def computed(self, name: str, shape: tuple[int, ...], dtype: str = "float32", scale: Scale | None = None) -> int:
+        """A tensor of this shape; `scale` says what its integers stand for."""
+        made = self.schema.TensorT()
+        made.name, made.shape = name.encode(), list(shape)
+        made.type = getattr(self.schema.TensorType, TYPES[dtype])
+        if scale:
+            made.quantization = self.schema.QuantizationParametersT()
+            made.quantization.scale = scale.scale.astype(np.float32)
+            made.quantization.zeroPoint = np.full(len(scale.scale), scale.zero, np.int64)
+        self.tensors.append(made)
+        self.types.append(dtype)
+        return len(self.tensors) - 1
+
     def constant(self, name: str, values: np.ndarray, scale: Scale | None = None) -> int:
-        """A tensor of the file's; `scale` says what its integers stand for."""
+        """A tensor whose values are in the file; `scale` says what its integers stand for."""
         buffer = self.schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
         self.buffers.append(buffer)
-        return self._add(name, values.shape, values.dtype.name, scale, len(self.buffers) - 1)
+        made = self.computed(name, values.shape, values.dtype.name, scale)
+        self.tensors[made].buffer = len(self.buffers) - 1
+        return made
 
     def operator(self, kind: str, inputs: list[int], output: int, options: str = "", **fields: Any) -> int:
         """Add an operator with the `fields` of its options; returns its output."""
@@ -79,18 +96,6 @@ class TFLiteWriter:
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
-
-    def _add(self, name: str, shape: tuple[int, ...], dtype: str, scale: Scale | None, buffer: int = 0) -> int:
-        made = self.schema.TensorT()
-        made.name, made.shape, made.buffer = name.encode(), list(shape), buffer
-        made.type = getattr(self.schema.TensorType, TYPES[dtype])
-        if scale:
-            made.quantization = self.schema.QuantizationParametersT()
-            made.quantization.scale = scale.scale.astype(np.float32)
-            made.quantization.zeroPoint = np.full(len(scale.scale), scale.zero, np.int64)
-        self.tensors.append(made)
-        self.types.append(dtype)
-        return len(self.tensors) - 1
 
     def _code(self, kind: str, version: int) -> Any:
         code = self.schema.OperatorCodeT()

@@ -7,6 +7,7 @@ convolutions. In 8 bits, QUANTIZE and DEQUANTIZE stand between: input and output
 import numpy as np
 import torch
 
+from data.sensor import Sensor
 from exporting.graphs import packed_levels
 from exporting.quantise import Scale, scale_of_filters
 from exporting.tflite_file import TFLiteWriter
@@ -23,7 +24,7 @@ def is_supported(network: torch.nn.Module) -> bool:
 
 def write_isp(
     network: EfficientISP,
-    sensor=None,
+    sensor: Sensor | None = None,
     size: tuple[int, int] | None = None,
     half: bool = False,
     scales: dict[str, Scale] | None = None,
@@ -40,7 +41,7 @@ def write_isp(
     file = TFLiteWriter(size and (size[0] // 2, size[1] // 2))
     raw = x = file.tensor("raw", 4)
     if sensor is not None:
-        black, factor = (file.constant(name, p.numpy()) for name, p in _named(sensor))
+        black, factor = map(file.constant, ("black", "factor"), (levels.numpy() for levels in packed_levels(sensor)))
         x = file.operator("SUB", [x, black], file.tensor("above_black", 4), "SubOptions")
         x = file.operator("MUL", [x, factor], file.tensor("normalised", 4), "MulOptions")
     add = _Layers(file, half, scales)
@@ -52,10 +53,6 @@ def write_isp(
     order = network.order.cpu()
     x = add.convolution("image", x, network.conv3.weight[order], network.conv3.bias[order])
     return file.finish([raw], [add.picture(x)])
-
-
-def _named(sensor):
-    return zip(("black", "factor"), packed_levels(sensor), strict=True)
 
 
 class _Layers:
@@ -108,6 +105,6 @@ class _Layers:
             )
         weight = file.constant(f"{name}/weight", filters.astype(np.float16) if self.half else filters)
         if self.half:
-            real = file._add(f"{name}/weight_float32", filters.shape, "float32", None)
+            real = file.computed(f"{name}/weight_float32", filters.shape)
             weight = file.operator("DEQUANTIZE", [weight], real, "DequantizeOptions")
         return weight, file.constant(f"{name}/bias", bias)

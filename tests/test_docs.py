@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import export
 import fit
 import inference
 import process_set
 import test_model
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = "config|data|discriminators|evaluation|losses|models|pretrained|tasks|training"
+PACKAGES = "config|data|discriminators|evaluation|exporting|losses|models|pretrained|tasks|training"
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 NAMES = set(re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)", TEXT))
@@ -33,7 +34,7 @@ def test_a_name_of_the_code_can_be_imported(name):
 
 
 def test_every_option_in_a_document_exists(capsys):
-    for script in (fit, inference, process_set, test_model):
+    for script in (fit, inference, process_set, test_model, export):
         with pytest.raises(SystemExit):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +38,18 @@ def write_onnx(module: nn.Module, example: dict[str, Tensor]) -> bytes:
             opset_version=OPSET,
             verbose=False,
         )
-    return _without_traces(program.model_proto).SerializeToString()
+    return _without_notes(program.model_proto).SerializeToString()
 
 
-def _without_traces(model):
-    """The model without what the exporter notes of the code that it came from: stack traces name local files."""
+def _without_notes(model: Any) -> Any:
+    """The model without the exporter's notes: stack traces name local files, and its inner shapes may be wrong.
+
+    An even side that is halved, halved again (odd: rounded down) and doubled has not the size that it notes; runtimes
+    that believe it fail.
+    """
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    del graph.value_info[:]
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
     return model
@@ -73,7 +79,7 @@ def quantise_onnx(content: bytes, samples: Sequence[Inputs]) -> bytes:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
-        return _without_traces(onnx.load(path)).SerializeToString()
+        return _without_notes(onnx.load(path)).SerializeToString()
 
 
 @contextmanager

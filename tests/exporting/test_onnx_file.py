@@ -10,7 +10,7 @@ from exporting.onnx_file import OnnxModel
 from exporting.targets import build_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZES = ((64, 64), (66, 70), (68, 90), (4, 8), (130, 98))
+SIZES = ((64, 64), (66, 70), (68, 90), (4, 8), (130, 98), (250, 322))  # some have odd halves, or odd quarters
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,10 @@ def difference(source, model, mosaic) -> float:
     return (torch.from_numpy(model.run(inputs)) - source.image(mosaic)).abs().max().item()
 
 
+@pytest.mark.parametrize("raw_input", ("dn", "normalised"))
 @pytest.mark.parametrize("name, bound", (("efficient", 2e-6), ("efficient-context", 5e-6), ("rmfa-tiny", 1e-4)))
-def test_one_file_for_all_even_sizes(name, bound, build, make_mosaic):
-    source, file = build(name)
+def test_one_file_for_all_even_sizes(name, bound, raw_input, build, make_mosaic):
+    source, file = build(name, raw_input=raw_input)
     model = OnnxModel(file.content)
     for size in SIZES:
         assert difference(source, model, make_mosaic(*size, source.sensor)) < bound, size

@@ -132,24 +132,30 @@ def open_job(given: argparse.Namespace) -> Job:
     model = open_model(str(path), torch.device("cpu"))
     source = Source(model.name, model.generator, model.spec.input_format, model.sensor, given.raw_input)
     reader = Reader(model.sensor, normalisation=model.normalisation)
-    own = {"train": None, "val": None}
-    if config and not (given.images and (given.calibrate or "int8" not in given.precision)):
+    own, int8 = {}, "int8" in given.precision
+    if config and not (given.images and (given.calibrate or not int8)):
         own, reader, _ = open_data(config)
-    compared, label = own["val"] or own["train"], f"mosaics of the run {given.run}"
-    if given.images:
-        label = "mosaics of --images"
-        compared = mosaics(Path(given.images))
-        if given.targets:
-            compared = open_dataset("folders", "", given.images, given.targets, "yes", val=0, test=0)["train"]
+    calibrated = mosaics(Path(given.calibrate)) if given.calibrate else own.get("train")
+    if int8 and not calibrated:
+        raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
+    compared, label = _compared(given, own, calibrated)
     found = _read(compared, reader, given.size, COMPARED) if compared else list(scenes.synthetic_scenes(model.sensor))
-    samples = []
-    if "int8" in given.precision:
-        calibrated = mosaics(Path(given.calibrate)) if given.calibrate else own["train"]
-        if not calibrated:
-            raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
-        samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)]
-    label = f"{len(found)} {label if compared else 'synthetic mosaics'}"
-    return Job(path, model, source, found, label, samples)
+    samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)] if int8 else []
+    return Job(path, model, source, found, f"{len(found)} {label}", samples)
+
+
+def _compared(given: argparse.Namespace, own: dict[str, Split], calibrated: Split | None) -> tuple[Split | None, str]:
+    """The mosaics to compare on, of those that there are the best, and what they are called; None: made-up ones."""
+    if given.targets:
+        return open_dataset("folders", "", given.images, given.targets, "yes", val=0, test=0)[
+            "train"
+        ], "mosaics of --images"
+    if given.images:
+        return mosaics(Path(given.images)), "mosaics of --images"
+    for split in ("val", "train"):
+        if own.get(split):
+            return own[split], f"{split} mosaics of the run {given.run}"
+    return calibrated, "mosaics of --calibrate" if calibrated else "synthetic mosaics"
 
 
 def _read(split: Split, reader: Reader, largest: tuple[int, int], count: int) -> list[scenes.Scene]:

@@ -25,8 +25,8 @@ class Bound:
     largest: float  # difference of a value, at most
 
 
-# Of the released models and some trained ones, fp32 was within 2e-6, fp16 above 70 dB, int8 above 34 dB.
-BOUNDS = {"fp32": Bound(80, 1e-3), "fp16": Bound(50, 0.02), "int8": Bound(30, 0.25)}
+# On a simulated camera, the models of docs/phones.md were within 2e-6 in fp32, above 75 dB in fp16, 36 dB in int8.
+BOUNDS = {"fp32": Bound(80, 1e-3), "fp16": Bound(50, 0.02), "int8": Bound(30, 0.5)}
 ENOUGH, MOST = 3.0, 9  # seconds of timing after which it ends, and runs
 
 

@@ -37,7 +37,7 @@ def test_a_run_is_exported_compared_and_described(needs_packages, make_run, call
     options = ("--run=tiny", f"--runs={run.parent}", "--step=20", "-o", out, SIZE)
     status, output = call(script, *options, "--precision", "fp32", "int8")
     assert status == 0, output
-    assert "4 files" not in output and "compared with PyTorch on 3 mosaics of the run tiny" in output
+    assert "4 files" not in output and "compared with PyTorch on 3 val mosaics of the run tiny" in output
     told = read(out)
     assert {"step_0000020.pt", "tiny", "efficient"} == {told["checkpoint"], told["run"], told["model"]}
     assert told["sha256"] == storage.sha256_of(run / "checkpoints" / "step_0000020.pt")
@@ -86,6 +86,13 @@ def test_a_model_that_only_onnx_holds(needs_packages, make_files, call, tmp_path
     told = read(tmp_path / "out")
     assert [file["file"] for file in told["files"]] == ["model.onnx"]
     assert told["inputs"].keys() == {"raw", "context"}
+
+
+def test_without_other_mosaics_those_of_the_calibration_are_compared(needs_packages, make_files, call, tmp_path):
+    weights, raws, _ = make_files()
+    options = ("--checkpoint", weights, "-o", tmp_path / "out", "--to=tflite", "--precision=int8", SIZE)
+    status, output = call(script, *options, "--calibrate", raws)
+    assert status == 0 and "2 mosaics of --calibrate" in output, output
 
 
 def test_a_file_that_differs_leaves_nothing_behind(needs_packages, make_files, call, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import storage
 from errors import UserError
 from exporting.scenes import Scene
 from exporting.targets import PhoneFile, Source
@@ -55,8 +56,7 @@ def check(file: PhoneFile, reference: Reference, measure: Measure, threads: int)
     model, source = file.open(threads), reference.source
     differences, squares, values, scores, own_scores = [], 0.0, 0, [], []
     for scene, expected in reference.of_size(file.size):
-        inputs = {name: x.numpy() for name, x in source.inputs(scene.mosaic).items()}
-        image = torch.from_numpy(model.run(inputs))
+        image = _run(file, model, source, scene)
         if image.shape != expected.shape:
             raise UserError(f"{file.name} gives images of shape {tuple(image.shape)}, not {tuple(expected.shape)}")
         difference = (image - expected).double()
@@ -80,6 +80,15 @@ def check(file: PhoneFile, reference: Reference, measure: Measure, threads: int)
         "psnr": _mean(scores),
         "psnr_of_pytorch": _mean(own_scores),
     }
+
+
+def _run(file: PhoneFile, model: Any, source: Source, scene: Scene) -> Tensor:
+    inputs = {name: x.numpy() for name, x in source.inputs(scene.mosaic).items()}
+    try:
+        return torch.from_numpy(model.run(inputs))
+    except Exception as error:  # each runtime has types of its own
+        size = "x".join(map(str, scene.mosaic.shape[-2:]))
+        raise UserError(f"{file.name} fails for a mosaic of {size}: {storage.first_line(error)}") from None
 
 
 def milliseconds(file: PhoneFile, source: Source, scene: Scene, threads: int) -> float:

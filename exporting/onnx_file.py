@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import storage
+from errors import UserError
+
 OPSET = 18  # what PyTorch's exporter writes without converting it; ONNX Runtime reads it since 1.14
 
 Inputs = dict[str, np.ndarray]
@@ -25,19 +28,25 @@ def write_onnx(module: nn.Module, example: dict[str, Tensor]) -> bytes:
     Args:
         module: `exporting.graphs.PhoneISP`.
         example: inputs of any size.
+
+    Raises `UserError` for a network that PyTorch cannot export, such as one that decides by an image's values.
     """
     size = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
-    with _quietly():
-        program = torch.onnx.export(
-            module,
-            tuple(example.values()),
-            dynamo=True,
-            dynamic_shapes={name: size if name == "raw" else None for name in example},
-            input_names=list(example),
-            output_names=["image"],
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                module,
+                tuple(example.values()),
+                dynamo=True,
+                dynamic_shapes={name: size if name == "raw" else None for name in example},
+                input_names=list(example),
+                output_names=["image"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = storage.first_line(error.__cause__ or error)
+        raise UserError(f"PyTorch's exporter to ONNX does not take this network: {reason}") from None
     return _without_notes(program.model_proto).SerializeToString()
 
 

@@ -84,6 +84,16 @@ def test_an_image_of_another_size_is_refused(setting, monkeypatch):
         check(file, reference, level, threads=1)
 
 
+def test_a_file_that_does_not_run_is_refused(setting, monkeypatch):
+    def fail(self, inputs):
+        raise RuntimeError("shapes differ\nat node 3\nin a library")
+
+    file, reference = setting(0.0)
+    monkeypatch.setattr(Fake, "run", fail)
+    with pytest.raises(UserError, match="model.x fails for a mosaic of 24x32: shapes differ at node 3$"):
+        check(file, reference, level, threads=1)
+
+
 def test_time_is_measured(setting):
     file, reference = setting(0.0)
     assert milliseconds(file, reference.source, reference.scenes[None][0], threads=1) > 0

@@ -1,11 +1,13 @@
 """ONNX files: one DepthToSpace, all even sizes, no trace of this machine, 16 and 8 bits."""
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from errors import UserError
 from exporting.onnx_file import OnnxModel
 from exporting.targets import build_onnx
 
@@ -77,6 +79,20 @@ def test_nothing_in_the_file_says_where_it_was_made(name, build):
     for trace in (str(ROOT), str(Path(torch.__file__).parent), str(Path.home()), ".py", "stack_trace"):
         assert trace.encode() not in file.content, trace
     assert f"/{getpass.getuser()}/".encode() not in file.content
+
+
+class Undecided(torch.nn.Module):
+    """A network that PyTorch cannot export: what it computes depends on the values of the image."""
+
+    def forward(self, packed):
+        image = torch.nn.functional.pixel_shuffle(packed.repeat(1, 3, 1, 1), 2)
+        return image if packed.mean() > 0 else -image
+
+
+def test_a_network_that_cannot_be_exported(needs, make_source):
+    needs("onnx")
+    with pytest.raises(UserError, match="exporter to ONNX does not take this network: "):
+        build_onnx(replace(make_source(), generator=Undecided()), "fp32", (64, 64), ())
 
 
 def test_16_bits(build, make_mosaic):

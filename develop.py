@@ -30,7 +30,7 @@ from data.notes import note
 from data.photographs import FORMATS, encode
 from errors import UserError, printable, run_cli
 from evaluation.contact_sheet import Tile, write_contact_sheet
-from evaluation.tables import best_checkpoint
+from evaluation.tables import find_checkpoint
 from pretrained import zoo
 from tasks.development import Developer, Wishes
 from tasks.device import choose_device
@@ -50,6 +50,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("-o", "--output", required=True, metavar="DIR", help="folder of the photographs")
     add("--run", metavar="NAME", help=f"the run, whose best checkpoint is used (default: {default.run})")
     add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
+    add("--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the best ranked)")
     add("--checkpoint", metavar="FILE", help="instead of --run: a checkpoint of fit.py, a released file, released:NAME")
     add("--format", choices=FORMATS, default="jpg", help="jpg, png, or tif16: TIFF of 16 bits (%(default)s)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (95)")
@@ -70,6 +71,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     given = options.parse_args(arguments)
     for wrong, sentence in (
         (given.run and given.checkpoint, "--run and --checkpoint exclude each other"),
+        (given.step is not None and given.checkpoint, "--step needs a run, not --checkpoint"),
         (given.quality and given.format != "jpg", "--quality needs --format jpg"),
         (given.remainder is not None and given.n is None, "--remainder needs --n"),
         (
@@ -215,10 +217,10 @@ def main() -> None:
 
 
 def _checkpoint(given: argparse.Namespace) -> Path:
-    """The checkpoint that the command line names: a file, a released model, or the best of a run."""
+    """The checkpoint that the command line names: a file, a released model, a step of a run, or its best."""
     if given.checkpoint:
         return zoo.locate(given.checkpoint)
-    return best_checkpoint(open_run(given.runs, given.run or default.run)[0])
+    return find_checkpoint(open_run(given.runs, given.run or default.run)[0], given.step)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from evaluation.history import read_history
 from evaluation.metrics import MEASURES
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, write_report
-from evaluation.tables import best_checkpoint, checkpoints, full_name, step_of
+from evaluation.tables import best_checkpoint, find_checkpoint, full_name
 from pretrained import zoo
 from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
@@ -129,15 +129,7 @@ class Subject:
 def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
     """The checkpoint that the command line names: a file, a step of a run, or the run's best."""
     run, config = open_run(given.runs, given.run, given.data_root or "") if given.run else (None, None)
-    if given.checkpoint:
-        path = zoo.locate(given.checkpoint)
-    elif given.step is None:
-        path = best_checkpoint(run)
-    else:
-        found = [path for path in checkpoints(run) if step_of(path) == given.step]
-        if not found:
-            raise UserError(f"{run} has no checkpoint of step {given.step}")
-        path = found[0]
+    path = zoo.locate(given.checkpoint) if given.checkpoint else find_checkpoint(run, given.step)
     model = open_model(str(path), device)
     return Subject(run, config or model.config, path, model)
 

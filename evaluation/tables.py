@@ -257,6 +257,16 @@ def read_best(run: Path) -> dict:
     return best
 
 
+def find_checkpoint(run: Path, step: int | None = None) -> Path:
+    """A run's checkpoint of this step, by default the best of its latest ranking. Raises `UserError` if it has none."""
+    if step is None:
+        return best_checkpoint(run)
+    found = [path for path in checkpoints(run) if step_of(path) == step]
+    if not found:
+        raise UserError(f"{run} has no checkpoint of step {step}")
+    return found[0]
+
+
 def best_checkpoint(run: Path) -> Path:
     """The best checkpoint of the latest ranking. Raises `UserError` if there is none, or it changed since."""
     best = read_best(run)

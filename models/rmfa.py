@@ -20,7 +20,10 @@ def _resize(x: Tensor, size: torch.Size) -> Tensor:
 def _double_to(x: Tensor, like: Tensor) -> Tensor:
     """Upsample to twice the size, then to the size of `like` if that is odd (halving rounded it down)."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    return x if x.shape[-2:] == like.shape[-2:] else _resize(x, like.shape[-2:])
+    # Resizing to the same size changes nothing, and is skipped. An exported graph holds for all sizes: it has no `if`.
+    if x.shape[-2:] == like.shape[-2:] and not torch.compiler.is_exporting():
+        return x
+    return _resize(x, like.shape[-2:])
 
 
 class TextureModule(nn.Module):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import develop
+import export
 import fit
 import inference
 import process_set
@@ -13,7 +15,7 @@ import runs
 import test_model
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = "config|data|discriminators|evaluation|losses|models|pretrained|tasks|training"
+PACKAGES = "config|data|discriminators|evaluation|exporting|losses|models|pretrained|tasks|training"
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 NAMES = set(re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)", TEXT))
@@ -34,7 +36,7 @@ def test_a_name_of_the_code_can_be_imported(name):
 
 
 def test_every_option_in_a_document_exists(capsys):
-    for script in (fit, inference, process_set, runs, test_model):
+    for script in (develop, export, fit, inference, process_set, runs, test_model):
         with pytest.raises(SystemExit):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))

@@ -207,7 +207,7 @@ def main() -> None:
         note(f"{count} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
-    if given.page:
+    if batch.tiles and given.page:
         print(f"page: {write_contact_sheet(Path(given.output), batch.tiles)}")
     if batch.failed:
         for sentence in batch.failed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-import storage
+from evaluation.report import write_page
 
 SIDE = 480  # pixels of a small picture's longer side
 PAGE = "index.html"
@@ -38,9 +38,6 @@ class Tile:
 
 def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
     """Write a page of the tiles, whose files lie in `folder`, into it; return its path."""
-    from jinja2 import Environment, FileSystemLoader
-
-    templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     shown = [
         {
             "name": tile.file.name,
@@ -50,6 +47,6 @@ def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
         for tile in sorted(tiles, key=lambda tile: tile.file.name)
     ]
     page = folder / PAGE
-    text = templates.get_template("contact_sheet.html").render(title=folder.name or str(folder), tiles=shown)
-    storage.write_bytes(page, text.encode("utf-8", "surrogateescape"))
+    title = folder.absolute().name
+    write_page(page, "contact_sheet.html", title=title, kind="Developed photographs", warnings=[], tiles=shown)
     return page

@@ -15,12 +15,20 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps "$$(grep ^opencv requirements.txt)"
 	touch $@
 
-demo: setup
+# What export.py needs; without it, its tests skip.
+.venv/export: .venv/ready requirements-export.txt
+	$(BIN)/python -m pip install --quiet -r requirements-export.txt
+	touch $@
+
+demo: setup .venv/export
 	$(BIN)/python fit.py demo --resume
 	$(BIN)/python process_set.py --run demo --n 2 --step 1
 	$(BIN)/python fit.py quick --run demo-quick --data.root datasets/demo --resume
 	$(BIN)/python process_set.py --run demo-quick --n 2 --step 1
 	$(BIN)/python test_model.py --run demo --compare demo-quick --split val
+	$(BIN)/python -m data.demo datasets/demo-whole
+	$(BIN)/python develop.py datasets/demo-whole --run demo-quick -o runs/demo-quick/photographs --page --overwrite
+	$(BIN)/python export.py --run demo-quick -o runs/demo-quick/export
 
 test: setup
 	$(BIN)/python -m pytest -q
@@ -32,6 +40,7 @@ bench: setup
 	$(BIN)/python benchmarks/train_step.py --batch 4 --precision bf16 --json runs/bench/train_step_bf16.json
 	$(BIN)/python benchmarks/data.py --json runs/bench/data.json
 	$(BIN)/python benchmarks/inference.py --models efficient robust --json runs/bench/inference.json
+	$(BIN)/python benchmarks/develop.py --json runs/bench/develop.json
 	$(BIN)/python benchmarks/inference.py --models rmfa-tiny --sizes full-hd --repeats 3 --json runs/bench/inference_rmfa.json
 	$(BIN)/python benchmarks/scaling.py --batch 4 --json runs/bench/scaling.json
 	$(BIN)/python benchmarks/scoring.py --json runs/bench/scoring.json

@@ -1,11 +1,15 @@
 """A camera's own files (DNG, NEF, CR2, ...): LibRaw reads the mosaic and the notes, tifffile what LibRaw leaves out."""
 
+import itertools
+import logging
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +23,7 @@ CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", 
 ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 BLACK_TOLERANCE, WHITE_TOLERANCE = 0.01, 1.25  # of given levels against the file's: share of white, and ratio
 OPCODE_LIST_2 = 51009  # DNG's tag of what to do with the linear mosaic
+D65 = 21  # a light in EXIF's and DNG's tags
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,22 @@ class CameraFile:
     gains: tuple[float, float] | None  # of red and blue, as the camera chose them; green has 1
     iso: float  # 0 if it is not noted
     orientation: int  # EXIF: 1 is upright, 6 and 8 are portraits
-    color_matrix: tuple[tuple[float, ...], ...] | None  # (3, 3), XYZ (D65) to camera; None if LibRaw knows none
+    color_matrix: tuple[tuple[float, ...], ...] | None  # (3, 3), XYZ (D65) to camera; None if it is not known
+
+    @property
+    def name(self) -> str:
+        """Make and model; "" if they cannot be read."""
+        return name_of(self.make, self.model)
+
+
+def name_of(make: str, model: str) -> str:
+    """Make and model as one name; many models begin with the make."""
+    return model if model.startswith(make) else f"{make} {model}".strip()
 
 
 def look_at(path: Path) -> CameraFile:
     """The notes of a camera file; its pixels are not decoded. Raises `UserError` as `read_camera_file` does."""
     with _opened(path) as raw:
-        matrix = np.array(raw.rgb_xyz_matrix)[:3]
         return CameraFile(
             *make_and_model(path),
             sensor=_sensor(path, raw),
@@ -46,7 +60,7 @@ def look_at(path: Path) -> CameraFile:
             gains=_gains(raw.camera_whitebalance),
             iso=float(raw.other.iso_speed),
             orientation=ORIENTATIONS.get(raw.sizes.flip, 1),
-            color_matrix=tuple(map(tuple, matrix.tolist())) if matrix.any() else None,
+            color_matrix=_color_matrix(path, np.array(raw.rgb_xyz_matrix)[:3]),
         )
 
 
@@ -86,6 +100,7 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
     return _to_levels(signal, sensor)
 
 
+@cache
 def read_white_balance(path: Path) -> tuple[float, float] | None:
     """The gains of red and blue that the camera chose; None if the file notes none."""
     import rawpy
@@ -99,8 +114,8 @@ def check_not_turned(path: Path) -> None:
     """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
     if look_at(path).orientation != 1:
         raise UserError(
-            f"{path} was taken with the camera turned, so its mosaic lies on its side and its photograph does not: leave "
-            "the pair out (--data.exclude), or train without pairs (--data.pairs no)"
+            f"{path} was taken with the camera turned, so its mosaic lies on its side and its photograph does not: "
+            "leave the pair out (--data.exclude), or train without pairs (--data.pairs no)"
         )
 
 
@@ -115,11 +130,15 @@ def _opened(path: Path) -> Iterator:
     with open(path, "rb") as file, rawpy.imread(file) as raw:  # a file, because rawpy takes UTF-8 names only
         pattern = raw.raw_pattern if raw.raw_type == rawpy.RawType.Flat else None  # linear DNG is a stack of colours
         if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:  # X-Trans is 6x6, quad Bayer 4x4
-            raise UserError(
-                f"{path} is not from a Bayer sensor (X-Trans, Foveon, quad Bayer, monochrome), or already demosaiced "
-                "(linear DNG): leave it out"
-            )
+            raise _not_bayer(path)
         yield raw
+
+
+def _not_bayer(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not from a Bayer sensor (X-Trans, Foveon, quad Bayer, monochrome), or already demosaiced (linear "
+        "DNG): leave it out"
+    )
 
 
 def _sensor(path: Path, raw) -> Sensor:
@@ -127,14 +146,34 @@ def _sensor(path: Path, raw) -> Sensor:
     top, left = raw.sizes.top_margin, raw.sizes.left_margin
     cfa = "".join("rgbg"[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
     if cfa not in CFA_ORDERS:
-        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
+        raise _not_bayer(path)
     black = tuple(float(raw.black_level_per_channel[i]) for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
-    return Sensor(cfa, black, float(raw.white_level))
+    if len(set(black)) > 1:
+        black = _of_active_area(path, black, cfa, (top, left))
+    try:
+        return Sensor(cfa, black, float(raw.white_level))
+    except UserError as error:
+        raise UserError(f"{path} notes levels that no camera has: {error}; leave it out") from None
+
+
+def _of_active_area(path: Path, black: tuple[float, ...], cfa: str, margins: tuple[int, int]) -> tuple[float, ...]:
+    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea.
+
+    LibRaw makes odd margins even, but leaves this pattern where it was.
+    """
+    (area,) = _tags(path, "ActiveArea")
+    down, right = ((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
+    where = offsets(cfa)
+    pattern = {where[channel]: level for channel, level in zip(CHANNELS, black, strict=True)}
+    sites = (where[channel] for channel in CHANNELS)
+    return tuple(pattern[(row + down) % 2, (column + right) % 2] for row, column in sites)
 
 
 def _gains(white_balance: list[float]) -> tuple[float, float] | None:
     red, green, blue, _ = white_balance
-    return (red / green, blue / green) if min(red, green, blue) > 0 else None
+    if not all(0 < value < math.inf for value in (red, green, blue)):  # a camera that notes none has 0
+        return None
+    return red / green, blue / green
 
 
 # --- levels ----------------------------------------------------------------------------------------------------------
@@ -181,30 +220,40 @@ def _to_levels(signal: np.ndarray, sensor: Sensor) -> np.ndarray:
 
 def make_and_model(path: Path) -> tuple[str, str]:
     """The camera's make and model; "" for what cannot be read, as in RAF and CR3, which are no TIFF files."""
-    found = {"Make": "", "Model": ""}
-    for page in _pages(path):
-        for name in found:
-            if not found[name] and (tag := page.tags.get(name)):
-                found[name] = str(tag.value).strip().strip("\0")
-    return found["Make"], found["Model"]
+    make, model = (str(value or "").strip(" \0") for value in _tags(path, "Make", "Model"))
+    return make, model
 
 
 def gain_maps(path: Path) -> list[GainMap]:
     """The lens shading that a file notes; empty if it notes none. Raises `UserError` for a damaged list."""
-    for page in _pages(path):
-        if tag := page.tags.get(OPCODE_LIST_2):
-            try:
-                return read_gain_maps(bytes(tag.value))
-            except (ValueError, struct.error) as error:
-                raise UserError(f"{path} has a damaged list of opcodes, which has its lens shading: {error}") from None
-    return []
+    (opcodes,) = _tags(path, OPCODE_LIST_2)
+    try:
+        return read_gain_maps(bytes(opcodes)) if opcodes else []
+    except (TypeError, ValueError, struct.error) as error:
+        raise UserError(f"{path} has a damaged list of opcodes, which has its lens shading: {error}") from None
 
 
-def _pages(path: Path) -> Iterator:
-    """The directories of a camera file and those below them, as pages of tifffile; none if it is no TIFF file."""
+def _color_matrix(path: Path, known: np.ndarray) -> tuple[tuple[float, ...], ...] | None:
+    """XYZ (D65) to camera: as LibRaw has `known` it (3, 3), zeros if it does not, otherwise as a DNG notes it."""
+    if not known.any():
+        first, second, light = _tags(path, "ColorMatrix1", "ColorMatrix2", "CalibrationIlluminant1")
+        noted = first if second is None or light == D65 else second  # the second one's light is D65 as a rule
+        if noted is None or len(noted) != 18:
+            return None
+        numerators, denominators = np.array(noted, float).reshape(9, 2).T
+        known = (numerators / np.where(denominators, denominators, 1)).reshape(3, 3)
+    return tuple(map(tuple, known.tolist())) if known.any() else None
+
+
+def _tags(path: Path, *names: str | int) -> list[Any]:
+    """The value of each TIFF tag where it comes first; None for what is missing, all if it is no TIFF file."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of each tag that it does not know
+    found = dict.fromkeys(names)
     with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as file:
-        for page in file.pages:
-            yield page
-            yield from page.pages or ()
+        pages = (page for top in file.pages for page in (top, *(top.pages or ())))  # and the directories below
+        for page, name in itertools.product(pages, names):
+            if found[name] is None and (tag := page.tags.get(name)):
+                found[name] = tag.value
+    return list(found.values())

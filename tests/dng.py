@@ -121,3 +121,14 @@ def gain_maps(cfa: str, size: tuple[int, int], maps: dict[str, np.ndarray]) -> b
         content += struct.pack(">4dI", *spacing, 0.0, 0.0, 1) + gains.astype(">f4").tobytes()
         opcodes.append(struct.pack(">4I", 9, 0x01030000, 1, len(content)) + content)
     return struct.pack(">I", len(opcodes)) + b"".join(opcodes)
+
+
+def sampled(scene: np.ndarray, cfa: str = "rggb", black: float | Sequence[float] = 58, white: int = 1023) -> np.ndarray:
+    """What a sensor makes of linear colours (H, W, 3), 1 is white: a mosaic (H, W), uint16, clipped at white."""
+    levels = (black,) * 4 if isinstance(black, int | float) else black
+    mosaic = np.empty(scene.shape[:2])
+    for channel, level in zip(CHANNELS, levels, strict=True):
+        row, column = offsets(cfa)[channel]
+        colour = scene[row::2, column::2, "RGB".index(channel[0])]
+        mosaic[row::2, column::2] = level + colour * (white - level)
+    return mosaic.round().clip(0, white).astype(np.uint16)

@@ -94,7 +94,6 @@ def profile_of(paths: tuple[Path, ...]) -> Profile | None:
     )
 
 
-@cache
 def notes_of(paths: tuple[Path, ...]) -> list[CameraFile]:
     """What each of these camera files notes; empty if they are plain mosaics.
 

@@ -50,8 +50,12 @@ def name_of(make: str, model: str) -> str:
     return model if model.startswith(make) else f"{make} {model}".strip()
 
 
+@cache
 def look_at(path: Path) -> CameraFile:
-    """The notes of a camera file; its pixels are not decoded. Raises `UserError` as `read_camera_file` does."""
+    """The notes of a camera file. Raises `UserError` as `read_camera_file` does.
+
+    Each file is opened once: LibRaw decodes all pixels before it tells anything.
+    """
     with _opened(path) as raw:
         return CameraFile(
             *make_and_model(path),
@@ -100,16 +104,11 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
     return _to_levels(signal, sensor)
 
 
-@cache
 def read_white_balance(path: Path) -> tuple[float, float] | None:
     """The gains of red and blue that the camera chose; None if the file notes none."""
-    import rawpy
-
-    with open(path, "rb") as file, rawpy.imread(file) as raw:
-        return _gains(raw.camera_whitebalance)
+    return look_at(path).gains
 
 
-@cache
 def check_not_turned(path: Path) -> None:
     """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
     if look_at(path).orientation != 1:

@@ -9,7 +9,7 @@ import pytest
 
 from data import camera
 from data.camera import from_dict, load, notes_of, profile_of, to_dict
-from data.camera_files import CAMERA_FILES
+from data.camera_files import CAMERA_FILES, look_at
 from data.sensor import CFA_ORDERS, Sensor
 from errors import UserError
 
@@ -179,7 +179,7 @@ def test_something_else_is_no_profile(tmp_path, content):
 def command(call, monkeypatch, tmp_path):
     """command(*arguments): exit status and output of python -m data.camera, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    for cached in (notes_of, profile_of):  # another test has had other files of these names
+    for cached in (look_at, profile_of):  # another test has had other files of these names
         cached.cache_clear()
     return lambda *arguments: call(camera, *arguments)
 

@@ -41,6 +41,11 @@ def test_options_override_what_the_files_say(own):
     assert reader.mosaic(own / "raws" / "0.dng").dtype == np.uint16  # digital numbers as they are
 
 
+def test_gains_for_mosaics_that_are_balanced_have_no_effect(own):
+    with pytest.raises(UserError, match="no effect: normalised mosaics have no gains"):
+        parse([*folders(own), "--data.normalise", "white_balance", "--data.gains", "1", "2", "3"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     (

@@ -1,6 +1,7 @@
 """Runs on a camera's own files: training, the rendering for any camera, white balance, and developing."""
 
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import test_model
 from data import camera
 from data.camera_files import look_at
 from data.files import Reader, read_photo
+from data.reference import GAMMA
 from data.sensor import CFA_ORDERS, Sensor, mirror, mirrored_axes
 from evaluation.metrics import psnr
 from fit import parse
@@ -57,7 +59,8 @@ def test_a_run_does_not_go_on_with_the_files_of_another_camera(own, call):
         write(own / "raws" / f"{i}.dng", seen(smooth(i)), camera=("Maker", "Phone 2"))
     look_at.cache_clear()
     camera.profile_of.cache_clear()
-    refused(call, fit, *given, "--resume", "--train.steps", "3")
+    sentence = refused(call, fit, *given, "--resume", "--train.steps", "3")
+    assert "the dataset is not the one that" in sentence
 
 
 @pytest.mark.usefixtures("restored", "cached_networks")
@@ -78,10 +81,16 @@ def test_a_portrait_in_a_paired_folder_is_refused(own, call):
 
 def rendered(own: Path, scene: np.ndarray, *options: str) -> np.ndarray:
     """The reference (H, W, 3) in [0, 1] of a DNG of this scene."""
-    path = write(own / "own" / "scene.dng", scene)
+    return rendered_file(write(own / "scene.dng", scene), own, *options)
+
+
+def rendered_file(path: Path, own: Path, *options: str) -> np.ndarray:
+    """The reference of a camera file that is alone in its folder."""
     look_at.cache_clear()
     camera.profile_of.cache_clear()
-    _, reader, reference = open_data(parse([*folders(own, raws="own"), *options])[0])
+    (own / "alone").mkdir(exist_ok=True)
+    path = path.replace(own / "alone" / path.name)
+    _, reader, reference = open_data(parse([*folders(own, raws="alone"), *options])[0])
     return reference(reader.mosaic_tensor(reader.mosaic(path))[None])[0].permute(1, 2, 0).numpy()
 
 
@@ -96,15 +105,26 @@ def test_the_rendering_for_any_camera_has_neutral_shadows_and_white_highlights(o
     assert np.ptp(published[:, :3], axis=2).max() > 0.1  # magenta: black is multiplied by the gains
 
 
-def test_the_rendering_keeps_the_order_of_known_colours(own):
-    scene = np.zeros((*SIZE, 3))
-    patches = {"red": (0.8, 0.1, 0.1), "green": (0.1, 0.8, 0.1), "blue": (0.1, 0.1, 0.8), "white": (1, 1, 1)}
-    for i, colour in enumerate(patches.values()):
-        scene[:, 24 * i : 24 * i + 24] = colour
-    image = rendered(own, seen(scene))
-    for i, colour in enumerate(patches.values()):
-        found = image[8:-8, 24 * i + 12].mean(0)
-        np.testing.assert_allclose(found, np.interp(colour, (0, 1), (0, 1)) ** (1 / 2.2), atol=0.12)
+def test_known_colours_are_rendered_by_hand(own):
+    """From black to white there is a gamma, and nothing else."""
+    colours = np.array(((0, 0, 0), (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8), (0.2, 0.2, 0.2), (1, 1, 1)))
+    scene = np.repeat(colours, 16, axis=0)[None].repeat(SIZE[0], 0)
+    found = rendered(own, seen(scene))[8:-8, 8::16].mean(0)
+    np.testing.assert_allclose(found, colours ** (1 / GAMMA), atol=0.02)
+
+
+def test_the_darkest_tenth_of_a_real_photograph_is_dark_and_neutral(own):
+    data = os.environ.get("ISP_DATA")
+    if not data:
+        pytest.skip("ISP_DATA is not set: a folder with raw_samples/")
+    darkest = {}
+    for rendering in ("camera", "published"):
+        shutil.copy(Path(data, "raw_samples", "colorchart.dng"), own)
+        image = 255 * rendered_file(own / "colorchart.dng", own, "--data.rendering", rendering)
+        grey = image.mean(2)
+        darkest[rendering] = image[grey <= np.quantile(grey, 0.1)].mean(0)
+    assert darkest["camera"].max() < 25 and np.ptp(darkest["camera"]) < 8
+    assert np.ptp(darkest["published"]) > 40  # magenta
 
 
 def test_gains_below_1_leave_no_colour_in_highlights(own):

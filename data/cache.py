@@ -4,9 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import storage
 from data.files import Reader, read_photo
 from data.folders import Split
 from data.notes import note
+from data.threads import in_threads
 from errors import UserError
 
 CACHES = ("auto", "memory", "disk", "off")
@@ -128,20 +127,10 @@ def _choose(cache: str, split: Split, files: Files, folder: Path, processes: int
 
 
 def _decode(split: Split, files: Files, description: str) -> Iterator[tuple[Path, np.ndarray]]:
-    """Each file of the split and its pixels, decoded by several threads, with a progress bar."""
-    from tqdm import tqdm
-
+    """Each file of the split and its pixels."""
     tasks = [(files.mosaic, path) for path in dict.fromkeys(split.raws)]
     tasks += [(files.photo, path) for path in dict.fromkeys(split.photos)]
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    interval = 0.1 if sys.stderr.isatty() else 20
-    bar = tqdm(desc=description, total=len(tasks), unit="file", mininterval=interval)
-    with ThreadPoolExecutor(threads) as pool, bar:
-        # A few files at a time: they can be large, and Ctrl-C waits for those submitted.
-        for start in range(0, len(tasks), 4 * threads):
-            for decoded in pool.map(lambda task: (task[1], task[0](task[1])), tasks[start : start + 4 * threads]):
-                yield decoded
-                bar.update()
+    yield from in_threads(lambda task: (task[1], task[0](task[1])), tasks, description)
 
 
 # --- the cache on disk -----------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ python -m data.camera RAWS --cfa rggb --black-level 64 64 64 64 --white-level 10
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,13 +18,14 @@ from typing import Any
 import numpy as np
 
 import storage
-from data.camera_files import CAMERA_FILES, CameraFile, look_at
+from data.camera_files import CAMERA_FILES, CameraFile, look_at, name_of
 from data.conditions import gray_world
 from data.files import read_mosaic, reading
 from data.folders import mosaics
 from data.noise import estimate_noise
 from data.patches import centre
 from data.sensor import CFA_ORDERS, Sensor
+from data.threads import in_threads
 from errors import UserError, run_cli
 
 SAMPLED = 32  # mosaics, evenly spaced, whose pixels are looked at
@@ -50,7 +53,7 @@ class Profile:
     @property
     def name(self) -> str:
         """Make and model; "" if the files do not say."""
-        return f"{self.make} {self.model}".strip()
+        return name_of(self.make, self.model)
 
     @property
     def gains(self) -> tuple[float, float, float]:
@@ -91,7 +94,6 @@ def profile_of(paths: tuple[Path, ...]) -> Profile | None:
     )
 
 
-@cache
 def notes_of(paths: tuple[Path, ...]) -> list[CameraFile]:
     """What each of these camera files notes; empty if they are plain mosaics.
 
@@ -104,9 +106,11 @@ def notes_of(paths: tuple[Path, ...]) -> list[CameraFile]:
     if not all(kinds):
         other = paths[kinds.index(not kinds[0])]
         raise UserError(f"{paths[0]} and {other} lie together, but only one of them is a camera's own file: part them")
-    notes = [camera_notes(path) for path in paths]
-    for path, found in zip(paths, notes, strict=True):
-        _refuse_another(paths[0], notes[0], path, found)
+    notes = []
+    with closing(in_threads(camera_notes, paths, "reading what the camera noted")) as found:
+        for path, each in zip(paths, found, strict=True):
+            notes.append(each)
+            _refuse_another(paths[0], notes[0], path, each)
     return notes
 
 
@@ -126,7 +130,7 @@ def camera_notes(path: Path) -> CameraFile:
 def _refuse_another(first: Path, notes: CameraFile, path: Path, found: CameraFile) -> None:
     """Raise `UserError` if the file at `path` is of another camera than the first one."""
     for kind, one, other in (
-        ("camera", f"{notes.make} {notes.model}", f"{found.make} {found.model}"),
+        ("camera", notes.name, found.name),
         ("CFA order", notes.sensor.cfa, found.sensor.cfa),
         ("white level", f"{notes.sensor.white_level:g}", f"{found.sensor.white_level:g}"),
         ("size", "{}x{}".format(*sorted(notes.size)), "{}x{}".format(*sorted(found.size))),
@@ -166,10 +170,12 @@ def from_dict(values: dict[str, Any], source: str) -> Profile:
     try:
         profile = Profile(**{name: _tuples(value) for name, value in values.items()})
         profile = dataclasses.replace(profile, sensor=Sensor(**profile.sensor))
-        low = min(*profile.red_gain, *profile.blue_gain, *profile.size, profile.count)
-        if len(profile.size) != 2 or len(profile.red_gain + profile.blue_gain) != 6 or not low > 0:
+        positive = (*profile.red_gain, *profile.blue_gain, *profile.size, profile.count)
+        names = isinstance(profile.make, str) and isinstance(profile.model, str)
+        if not (names and len(positive) == 9 and all(0 < value < math.inf for value in positive)):
             raise ValueError
-    except (AttributeError, TypeError, ValueError, UserError):
+        describe(profile)  # raises if another field is of another type
+    except (AttributeError, IndexError, TypeError, ValueError, UserError):
         raise UserError(f"{source} is not a camera profile: write it with python -m data.camera") from None
     return profile
 
@@ -226,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = options.parse_args(arguments)
     output, paths = Path(given.output), mosaics(Path(given.raws)).raws
     if output.exists():
-        load(output)  # raises UserError if it is something else, which must not be replaced
+        _refuse_overwriting(output)
     levels = (given.cfa, given.black_level, given.white_level)
     profile = profile_of(paths)
     if profile and any(levels):
@@ -239,6 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     storage.write_json(output, to_dict(profile))
     print(describe(profile))
     print(f"profile: {output}")
+
+
+def _refuse_overwriting(output: Path) -> None:
+    """Raise `UserError` if there is something else than a profile at `output`."""
+    try:
+        load(output)
+    except UserError:
+        raise UserError(f"{output} exists and is not a camera profile: choose another --output") from None
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""A camera's own files (DNG, NEF, CR2, ...): LibRaw reads the mosaic and the notes, tifffile what LibRaw leaves out."""
+"""A camera's own files (DNG, NEF, CR2, ...): the mosaic and the notes, as LibRaw reads them."""
 
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from data.gain_maps import GainMap, read_gain_maps
 from data.sensor import CFA_ORDERS, CHANNELS, Levels, Sensor, offsets
+from data.tiff_notes import color_matrix, gain_maps, make_and_model, tags_of
 from errors import UserError
 
 CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", ".orf", ".pef"}
@@ -18,7 +18,6 @@ CAMERA_FILES = {".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".raf", ".rw2", 
 # LibRaw's flip -> EXIF's Orientation: bit 0 mirrors left and right, bit 1 top and bottom, bit 2 transposes afterwards.
 ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 BLACK_TOLERANCE, WHITE_TOLERANCE = 0.01, 1.25  # of given levels against the file's: share of white, and ratio
-OPCODE_LIST_2 = 51009  # DNG's tag of what to do with the linear mosaic
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,27 @@ class CameraFile:
     gains: tuple[float, float] | None  # of red and blue, as the camera chose them; green has 1
     iso: float  # 0 if it is not noted
     orientation: int  # EXIF: 1 is upright, 6 and 8 are portraits
-    color_matrix: tuple[tuple[float, ...], ...] | None  # (3, 3), XYZ (D65) to camera; None if LibRaw knows none
+    color_matrix: tuple[tuple[float, ...], ...] | None  # (3, 3), XYZ (D65) to camera; None if it is not known
+
+    @property
+    def name(self) -> str:
+        """Make and model; "" if they cannot be read."""
+        return name_of(self.make, self.model)
 
 
+def name_of(make: str, model: str) -> str:
+    """Make and model as one name; many models begin with the make."""
+    return model if model.startswith(make) else f"{make} {model}".strip()
+
+
+@cache
 def look_at(path: Path) -> CameraFile:
-    """The notes of a camera file; its pixels are not decoded. Raises `UserError` as `read_camera_file` does."""
+    """The notes of a camera file. Raises `UserError` as `read_camera_file` does.
+
+    Each file is opened once: LibRaw decodes all pixels before it tells anything.
+    """
     with _opened(path) as raw:
-        matrix = np.array(raw.rgb_xyz_matrix)[:3]
-        return CameraFile(
-            *make_and_model(path),
-            sensor=_sensor(path, raw),
-            size=(raw.sizes.height // 2 * 2, raw.sizes.width // 2 * 2),
-            gains=_gains(raw.camera_whitebalance),
-            iso=float(raw.other.iso_speed),
-            orientation=ORIENTATIONS.get(raw.sizes.flip, 1),
-            color_matrix=tuple(map(tuple, matrix.tolist())) if matrix.any() else None,
-        )
+        return _notes(path, raw)
 
 
 def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_shading: bool = False) -> np.ndarray:
@@ -68,15 +72,30 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
             in a way that the DNG specification does not know.
     """
     with _opened(path) as raw:
-        own = _sensor(path, raw)
-        height, width = (side // 2 * 2 for side in (raw.sizes.height, raw.sizes.width))
-        mosaic = raw.raw_image_visible[:height, :width].copy()
+        own, mosaic = _sensor(path, raw), _visible(raw)
     if own.cfa != sensor.cfa:
         advice = f"set --data.cfa {own.cfa} (test_model.py: --cfa {own.cfa})"
         raise UserError(f"{path} has the CFA order {own.cfa}, not {sensor.cfa}: {advice}")
     if levels == "given":
         _check_levels(path, own, sensor)
         own = sensor
+    return _with_levels(path, mosaic, own, sensor, lens_shading)
+
+
+def read_with_notes(
+    path: Path, sensor_for: Callable[[Sensor], Sensor], lens_shading: bool = False
+) -> tuple[np.ndarray, CameraFile]:
+    """(mosaic, notes) of a file that is decoded once; `sensor_for` says to which levels its own are brought.
+
+    Raises `UserError` as `read_camera_file` does.
+    """
+    with _opened(path) as raw:
+        notes, mosaic = _notes(path, raw), _visible(raw)
+    return _with_levels(path, mosaic, notes.sensor, sensor_for(notes.sensor), lens_shading), notes
+
+
+def _with_levels(path: Path, mosaic: np.ndarray, own: Sensor, sensor: Sensor, lens_shading: bool) -> np.ndarray:
+    """A mosaic in digital numbers of `sensor` instead of its `own`, perhaps in place."""
     maps = gain_maps(path) if lens_shading else []
     if not maps and own == sensor:
         return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)), out=mosaic)
@@ -88,17 +107,15 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
 
 def read_white_balance(path: Path) -> tuple[float, float] | None:
     """The gains of red and blue that the camera chose; None if the file notes none."""
-    with _libraw(path) as raw:
-        return _gains(raw.camera_whitebalance)
+    return look_at(path).gains
 
 
-@cache
 def check_not_turned(path: Path) -> None:
     """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
     if look_at(path).orientation != 1:
         raise UserError(
-            f"{path} was taken with the camera turned, so its mosaic lies on its side, its photograph does not: leave "
-            "the pair out (--data.exclude), or train without pairs (--data.pairs no)"
+            f"{path} was taken with the camera turned, so its mosaic lies on its side and its photograph does not: "
+            "leave the pair out (--data.exclude), or train without pairs (--data.pairs no)"
         )
 
 
@@ -128,11 +145,37 @@ def _opened(path: Path) -> Iterator:
     with _libraw(path) as raw:
         pattern = raw.raw_pattern if raw.raw_type == rawpy.RawType.Flat else None  # linear DNG is a stack of colours
         if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:  # X-Trans is 6x6, quad Bayer 4x4
-            raise UserError(
-                f"{path} is not from a Bayer sensor (X-Trans, Foveon, quad Bayer, monochrome), or already demosaiced "
-                "(linear DNG): leave it out"
-            )
+            raise _not_bayer(path)
         yield raw
+
+
+def _not_bayer(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not from a Bayer sensor (X-Trans, Foveon, quad Bayer, monochrome), or already demosaiced (linear "
+        "DNG): leave it out"
+    )
+
+
+def _visible(raw) -> np.ndarray:
+    """The visible area, without an odd last row or column: (H, W), digital numbers as they are in the file."""
+    height, width = _size(raw)
+    return raw.raw_image_visible[:height, :width].copy()
+
+
+def _size(raw) -> tuple[int, int]:
+    return raw.sizes.height // 2 * 2, raw.sizes.width // 2 * 2
+
+
+def _notes(path: Path, raw) -> CameraFile:
+    return CameraFile(
+        *make_and_model(path),
+        sensor=_sensor(path, raw),
+        size=_size(raw),
+        gains=_gains(raw.camera_whitebalance),
+        iso=float(raw.other.iso_speed),
+        orientation=ORIENTATIONS.get(raw.sizes.flip, 1),
+        color_matrix=color_matrix(path, np.array(raw.rgb_xyz_matrix)[:3]),
+    )
 
 
 def _sensor(path: Path, raw) -> Sensor:
@@ -140,14 +183,34 @@ def _sensor(path: Path, raw) -> Sensor:
     top, left = raw.sizes.top_margin, raw.sizes.left_margin
     cfa = "".join("rgbg"[raw.raw_color(top + row, left + column)] for row in (0, 1) for column in (0, 1))
     if cfa not in CFA_ORDERS:
-        raise UserError(f"{path} is not from a Bayer sensor with red, green and blue: leave it out")
+        raise _not_bayer(path)
     black = tuple(float(raw.black_level_per_channel[i]) for i in (0, 1, 3, 2))  # LibRaw has R, G, B, G2
-    return Sensor(cfa, black, float(raw.white_level))
+    if len(set(black)) > 1:
+        black = _of_active_area(path, black, cfa, (top, left))
+    try:
+        return Sensor(cfa, black, float(raw.white_level))
+    except UserError as error:
+        raise UserError(f"{path} notes levels that no camera has: {error}; leave it out") from None
+
+
+def _of_active_area(path: Path, black: tuple[float, ...], cfa: str, margins: tuple[int, int]) -> tuple[float, ...]:
+    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea.
+
+    LibRaw makes odd margins even, but leaves this pattern where it was.
+    """
+    (area,) = tags_of(path, "ActiveArea")
+    down, right = ((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
+    where = offsets(cfa)
+    pattern = {where[channel]: level for channel, level in zip(CHANNELS, black, strict=True)}
+    sites = (where[channel] for channel in CHANNELS)
+    return tuple(pattern[(row + down) % 2, (column + right) % 2] for row, column in sites)
 
 
 def _gains(white_balance: list[float]) -> tuple[float, float] | None:
     red, green, blue, _ = white_balance
-    return (red / green, blue / green) if min(red, green, blue) > 0 else None
+    if not all(0 < value < math.inf for value in (red, green, blue)):  # a camera that notes none has 0
+        return None
+    return red / green, blue / green
 
 
 # --- levels ----------------------------------------------------------------------------------------------------------
@@ -187,37 +250,3 @@ def _to_levels(signal: np.ndarray, sensor: Sensor) -> np.ndarray:
         plane *= sensor.white_level - black
         plane += black
     return np.clip(signal, 0, sensor.white_level, out=signal)
-
-
-# --- what LibRaw leaves out ------------------------------------------------------------------------------------------
-
-
-def make_and_model(path: Path) -> tuple[str, str]:
-    """The camera's make and model; "" for what cannot be read, as in RAF and CR3, which are no TIFF files."""
-    found = {"Make": "", "Model": ""}
-    for page in _pages(path):
-        for name in found:
-            if not found[name] and (tag := page.tags.get(name)):
-                found[name] = str(tag.value).strip().strip("\0")
-    return found["Make"], found["Model"]
-
-
-def gain_maps(path: Path) -> list[GainMap]:
-    """The lens shading that a file notes; empty if it notes none. Raises `UserError` for a damaged list."""
-    for page in _pages(path):
-        if tag := page.tags.get(OPCODE_LIST_2):
-            try:
-                return read_gain_maps(bytes(tag.value))
-            except (ValueError, struct.error) as error:
-                raise UserError(f"{path} has a damaged list of opcodes, which has its lens shading: {error}") from None
-    return []
-
-
-def _pages(path: Path) -> Iterator:
-    """The directories of a camera file and those below them, as pages of tifffile; none if it is no TIFF file."""
-    import tifffile
-
-    with suppress(tifffile.TiffFileError), tifffile.TiffFile(path) as file:
-        for page in file.pages:
-            yield page
-            yield from page.pages or ()

@@ -21,6 +21,7 @@ from errors import UserError
 
 NORMALISATIONS = get_args(Normalisation)
 NEEDS_NOTES = ("as_shot", "exposure", "white_balance")
+BALANCED = ("as_shot", "gray_world", "white_balance")  # normalisations after which grey is grey
 CLIPPED = ("off", "white_balance")  # normalisations that leave nothing above white
 TABLE = "metadata.csv"  # in the folder of the mosaics, or in the folder above
 GREY = 0.18  # of white: the median of green after `exposure_gain`

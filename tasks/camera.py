@@ -23,9 +23,12 @@ def find_profile(data: Data) -> Profile | None:
     if named is None:
         return camera.profile_of(raws)
     for notes in camera.notes_of(raws)[:1]:
-        found, known = (notes.make, notes.model, notes.sensor.cfa), (named.make, named.model, named.sensor.cfa)
+        found, known = (notes.name, notes.sensor.cfa), (named.name, named.sensor.cfa)
         if found != known:
-            raise UserError(f"{data.camera} is the profile of {' '.join(known)}, but {raws[0]} is of {' '.join(found)}")
+            raise UserError(
+                f"{data.camera} is the profile of {' '.join(known)}, but {raws[0]} is of {' '.join(found)}: write the "
+                "profile of these files with python -m data.camera, or leave out --data.camera"
+            )
     return named
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import storage
 from config import Config, Data
 from data import camera
-from data.conditions import CLIPPED, MOST, check_noted, tables_of
+from data.conditions import BALANCED, CLIPPED, MOST, check_noted, tables_of
 from data.files import Reader
 from data.folders import Split, open_dataset
 from data.notes import note
@@ -43,7 +43,7 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
 
 def open_reference(reader: Reader, data: Data) -> Reference:
     """The demosaiced rendering of what a reader reads; its white balance is for mosaics that have none yet."""
-    balanced, own = reader.normalisation in ("as_shot", "gray_world", "white_balance"), data.rendering == "camera"
+    balanced, own = reader.normalisation in BALANCED, data.rendering == "camera"
     gains = (1.0, 1.0, 1.0) if balanced else data.gains
     if own:  # such that what is saturated becomes white
         gains = tuple(gain / min(gains) for gain in gains)
@@ -120,7 +120,7 @@ def _check_simulated(file: Path, sensor: Sensor) -> None:
             known = content["camera"]
             simulated = Sensor(known["cfa"], tuple(known["black"]), known["white"])
     except (ValueError, KeyError, TypeError, RecursionError, UserError):
-        note(f"{file} is not read: it is damaged, or not of data.simulate")
+        note(f"{file} is not read: it is damaged, or not of data.simulate or data.camera")
         return
     apart = max(abs(a - b) for a, b in zip(simulated.black_level, sensor.black_level, strict=True))
     if (simulated.cfa, simulated.white_level) != (sensor.cfa, sensor.white_level) or apart > 0.02 * sensor.white_level:

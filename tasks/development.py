@@ -8,10 +8,9 @@ import torch
 
 from config import config as default
 from data.cache import free_memory
-from data.camera import camera_notes
-from data.camera_files import CAMERA_FILES, CameraFile
+from data.camera_files import CAMERA_FILES, CameraFile, read_with_notes
 from data.conditions import Gains, gains_of, gray_world, noted
-from data.files import Reader
+from data.files import Reader, reading
 from data.photographs import upright
 from data.sensor import Sensor
 from errors import UserError
@@ -66,12 +65,14 @@ class Developer:
 
     def read(self, path: Path) -> Shot:
         """Read one file. Raises `UserError` as `Reader` does, and for a white balance that it does not note."""
-        notes = camera_notes(path) if path.suffix.lower() in CAMERA_FILES else None
-        sensor = self._read_as(notes.sensor) if notes else self.plain
-        reader = Reader(sensor, self.headless_size, lens_shading=self.model.lens_shading)
-        mosaic = reader.recorded(path)
-        orientation = notes.orientation if notes else 1
-        return Shot(path, mosaic, sensor, self._gains(path, mosaic, sensor), orientation, self._remarks(path, notes))
+        if path.suffix.lower() not in CAMERA_FILES:
+            mosaic = Reader(self.plain, self.headless_size).recorded(path)
+            return Shot(path, mosaic, self.plain, self._gains(path, mosaic, self.plain), 1, ())
+        with reading(path):
+            mosaic, notes = read_with_notes(path, self._read_as, self.model.lens_shading)
+        sensor = self._read_as(notes.sensor)
+        gains = self._gains(path, mosaic, sensor)
+        return Shot(path, mosaic, sensor, gains, notes.orientation, self._remarks(notes))
 
     def develop(self, shot: Shot, device: torch.device) -> np.ndarray:
         """The photograph (H, W, 3), upright, sRGB of 8 or 16 bits. Raises `UserError` if memory would not suffice."""
@@ -117,12 +118,12 @@ class Developer:
             raise UserError(f"{path} notes no white balance: choose --wb auto, trained, or gains R,B")
         return red, blue
 
-    def _remarks(self, path: Path, notes: CameraFile | None) -> tuple[str, ...]:
+    def _remarks(self, notes: CameraFile) -> tuple[str, ...]:
         """What is outside of the camera, light and ISO that the model was trained on, as far as both are known."""
         camera, found = self.model.camera, []
-        if not (notes and camera):
+        if not camera:
             return ()
-        if camera.name and camera.name != f"{notes.make} {notes.model}".strip():
+        if camera.name and camera.name != notes.name:
             found.append(f"of a camera other than {camera.name}")
         lowest, highest = camera.iso
         if notes.iso and highest and not lowest / 2**ISO_STOPS <= notes.iso <= highest * 2**ISO_STOPS:

@@ -58,7 +58,7 @@ class Model:
 
     def note_another_camera(self, notes: Sequence[CameraFile]) -> None:
         """Print a note if camera files are not known to be of the camera that this model was trained on."""
-        found = {f"{each.make} {each.model}".strip() for each in notes} - {""}
+        found = {each.name for each in notes} - {""}
         known = self.camera.name if self.camera else ""
         if others := sorted(found - {known}):
             trained = known or f"a camera of {self.sensor}"

@@ -7,6 +7,7 @@ import torch
 
 from config import Config
 from data.cache import free_memory
+from data.conditions import BALANCED
 from data.folders import find_layout
 from errors import UserError
 from tasks import isp
@@ -35,6 +36,10 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
+        (
+            "data.gains" in given and data.normalise in BALANCED,
+            "normalised mosaics have no gains: leave out --data.gains",
+        ),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
         ("train.color_critic" in given and "color" not in critics, f"mode {train.mode} has no colour critic"),

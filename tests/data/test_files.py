@@ -178,10 +178,10 @@ def test_a_dng_that_contradicts_the_sensor_is_refused_with_the_option_to_set(rea
     path = real("raw_samples", "colorchart.dng")
     with pytest.raises(UserError, match="order rggb, not bggr: set --data.cfa rggb"):
         read_mosaic(path, Sensor("bggr", (2056.0,) * 4, 15000.0))
-    with pytest.raises(UserError, match="white level 15000, not 2100: set --data.white-level 15000"):
-        read_mosaic(path, Sensor("rggb", (2056.0,) * 4, 2100.0))
-    with pytest.raises(UserError, match="black level 2056, not 0: set --data.black-level 2056 2056 2056 2056"):
-        read_mosaic(path, Sensor("rggb", (0.0,) * 4, 15000.0))
+    with pytest.raises(UserError, match="white level 15000, not 2100: leave out --data.white-level"):
+        read_mosaic(path, Sensor("rggb", (2056.0,) * 4, 2100.0), levels="given")
+    with pytest.raises(UserError, match="black level 2056, not 0: leave out --data.black-level"):
+        read_mosaic(path, Sensor("rggb", (0.0,) * 4, 15000.0), levels="given")
 
 
 def test_a_phone_s_pgm_keeps_its_values(real):

@@ -7,7 +7,6 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from errors import UserError
@@ -71,17 +70,3 @@ def huge_png(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
     )
-
-
-def dng(array: np.ndarray, photometric: int) -> bytes:
-    """A DNG file: photometric 32803 is a Bayer mosaic RGGB, 34892 linear (demosaiced or monochrome) values."""
-    buffer, linear = io.BytesIO(), array.ndim == 3
-    tags = [(50706, "B", 4, (1, 4, 0, 0), True), (50708, "s", 0, "Camera", True), (50714, "I", 1, 58, True)]
-    tags += [(50717, "I", 1, 1023, True), (50721, "2i", 9, (1, 1, 0, 1, 0, 1) * 3, True)]
-    if photometric == 32803:
-        tags += [(33421, "H", 2, (2, 2), True), (33422, "B", 4, (0, 1, 1, 2), True)]
-    tifffile.imwrite(buffer, array, photometric=34892 if linear else 1, metadata=None, extratags=tags, software=False)
-    buffer.seek(0)
-    with tifffile.TiffFile(buffer, mode="r+") as file:
-        file.pages[0].tags["PhotometricInterpretation"].overwrite(photometric)
-    return buffer.getvalue()

@@ -16,7 +16,8 @@ from data.folders import mosaics, open_dataset
 from data.notes import note
 from data.sensor import SENSORS, Sensor
 
-from .bad_files import LARGE_RAW, RAW, RGB, dng, png, refuse, rows, saved
+from ..dng import dng
+from .bad_files import LARGE_RAW, RAW, RGB, png, refuse, rows, saved
 
 pytestmark = pytest.mark.usefixtures("quick")
 TEN_BITS = SENSORS["fujifilm"]
@@ -113,7 +114,7 @@ def test_every_format_is_read_under_a_name_that_is_no_utf8(tmp_path, suffix):
         "npy": saved(LARGE_RAW),
         "pgm": b"P5 64 64 1023\n" + LARGE_RAW.astype(">u2").tobytes(),
         "raw": LARGE_RAW.tobytes(),
-        "dng": dng(LARGE_RAW, 32803),
+        "dng": dng(LARGE_RAW),
     }
     path = tmp_path / os.fsdecode(b"\xff\xfe." + suffix.encode())
     path.write_bytes(content[suffix])

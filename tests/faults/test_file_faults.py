@@ -15,7 +15,8 @@ from data.files import Reader, read_mosaic, read_photo
 from data.sensor import SENSORS, Sensor
 from data.unprocess import Camera
 
-from .bad_files import GREY, LARGE_RAW, RAW, RGB, dng, huge_png, npy, pillow, png, refuse, rows, saved, zipped
+from ..dng import dng
+from .bad_files import GREY, LARGE_RAW, RAW, RGB, huge_png, npy, pillow, png, refuse, rows, saved, zipped
 
 pytestmark = pytest.mark.usefixtures("quick")
 TEN_BITS = SENSORS["fujifilm"]
@@ -83,9 +84,9 @@ BAD_MOSAICS = (
     ("empty PGM", "pgm", lambda: b"", "not a PGM file"),
     ("truncated headless file", "raw", lambda: bytes(31), "31 bytes, but 4x4 16-bit pixels are 32 bytes"),
     ("empty headless file", "raw", lambda: b"", "0 bytes, but 4x4 16-bit pixels are 32 bytes"),
-    ("linear DNG", "dng", lambda: dng(np.repeat(LARGE_RAW[..., None], 3, 2), 34892), "not from a Bayer sensor"),
-    ("monochrome DNG", "dng", lambda: dng(LARGE_RAW, 34892), "not from a Bayer sensor"),
-    ("truncated DNG", "dng", lambda: dng(LARGE_RAW, 32803)[:-99], DAMAGED.format("dng")),
+    ("linear DNG", "dng", lambda: dng(np.repeat(LARGE_RAW[..., None], 3, 2)), "not from a Bayer sensor"),
+    ("monochrome DNG", "dng", lambda: dng(LARGE_RAW, linear=True), "not from a Bayer sensor"),
+    ("truncated DNG", "dng", lambda: dng(LARGE_RAW)[:-99], DAMAGED.format("dng")),
     ("empty DNG", "dng", lambda: b"", DAMAGED.format("dng")),
 )
 
@@ -104,7 +105,7 @@ def test_a_bad_mosaic_is_refused_by_name(tmp_path, capfd, suffix, content, messa
 
 
 def test_a_bayer_dng_is_read(tmp_path):
-    (tmp_path / "m.dng").write_bytes(dng(LARGE_RAW, 32803))
+    (tmp_path / "m.dng").write_bytes(dng(LARGE_RAW))
     assert np.array_equal(read_mosaic(tmp_path / "m.dng", Sensor("rggb", (58.0,) * 4, 1023.0)), LARGE_RAW)
 
 

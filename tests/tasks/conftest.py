@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tasks.isp import build_generator
 from tasks.modes import build_trainer
 from training.steps import Batch, Trainer
 
+from ..camera_folder import BLACK, seen, smooth, write, write_photo
 from ..fit_runs import vary
 
 CPU = torch.device("cpu")
@@ -66,3 +68,13 @@ def larger_config(cheap_config, make_pairs, tmp_path):
     make_pairs(root / "train" / "mediatek_raw", root / "train" / "fujifilm", 12, 0)
     make_pairs(root / "val" / "mediatek_raw", root / "val" / "fujifilm", 2, 1)
     return vary(cheap_config, data={"root": str(root), "val_count": 0, "test_count": 0})
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """raws/ with six DNG files of two ISOs, and photos/ with six photographs of other names."""
+    for i in range(6):
+        black, iso = BLACK + 20 * (i % 2), 100 + 700 * (i % 2)
+        write(tmp_path / "raws" / f"{i}.dng", seen(smooth(i)), black=black, iso=iso)
+        write_photo(tmp_path / "photos" / f"photo_{i}.png", smooth(i))
+    return tmp_path

@@ -1,5 +1,6 @@
 """Developing single files: at their own levels, in the light that the user wishes."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -42,12 +43,13 @@ def model_of(name="efficient", **facts) -> Model:
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, black, white, **notes): a camera file of `SIGNAL`."""
+    """write(black, white, **notes): a new camera file of `SIGNAL`."""
+    numbers = itertools.count()
 
-    def write_file(name="a.dng", black=64, white=1023, **notes):
-        digital = (black + SIGNAL * (white - black)).round().astype(np.uint16)
-        (tmp_path / name).write_bytes(dng(digital, black=black, white=white, **notes))
-        return tmp_path / name
+    def write_file(black=64, white=1023, **notes):
+        path, digital = tmp_path / f"{next(numbers)}.dng", (black + SIGNAL * (white - black)).round()
+        path.write_bytes(dng(digital.astype(np.uint16), black=black, white=white, **notes))
+        return path
 
     return write_file
 
@@ -85,7 +87,7 @@ def test_grey_is_estimated_on_request(write):
 
 
 def test_a_balance_that_is_not_noted_is_refused_with_what_to_do(write):
-    with pytest.raises(UserError, match=r"a.dng notes no white balance: choose --wb auto"):
+    with pytest.raises(UserError, match=r"0.dng notes no white balance: choose --wb auto"):
         gains_for(write(gains=None), "camera", camera=PROFILE)
 
 
@@ -99,7 +101,7 @@ def test_levels_are_brought_over(write, name):
     """The same scene in 10 and in 14 bits, with other black levels, gives the same photograph."""
     developer = Developer(model_of(name), Wishes(bits=16), FUJIFILM)
     first, second = (
-        developer.develop(developer.read(write(f"{white}.dng", black, white)), CPU).astype(int)
+        developer.develop(developer.read(write(black, white)), CPU).astype(int)
         for black, white in ((64, 1023), (2048, 16383))
     )
     assert np.abs(first - second).max() < 65535 * 2e-3  # ten bits are steps of 1e-3
@@ -142,14 +144,14 @@ def test_what_is_unlike_the_training_is_told(write):
 
 def test_a_portrait_comes_out_upright(write):
     developer = Developer(model_of(), Wishes(), FUJIFILM)
-    flat, upright = (developer.develop(developer.read(write(f"{o}.dng", orientation=o)), CPU) for o in (1, 6))
+    flat, upright = (developer.develop(developer.read(write(orientation=o)), CPU) for o in (1, 6))
     assert flat.shape == (64, 96, 3) and np.array_equal(upright, np.rot90(flat, -1))
 
 
 def test_a_network_that_takes_images_whole_is_refused_where_memory_is_short(write, monkeypatch):
     monkeypatch.setattr(development, "free_memory", lambda: 1 << 20)
     developer = Developer(model_of("rmfa-tiny"), Wishes(), FUJIFILM)
-    with pytest.raises(UserError, match=r"a.dng of 0 million pixels needs about 0.0 GiB with rmfa-tiny"):
+    with pytest.raises(UserError, match=r"0.dng of 0 million pixels needs about 0.0 GiB with rmfa-tiny"):
         developer.develop(developer.read(write()), CPU)
     developer = Developer(model_of(), Wishes(), FUJIFILM)
     assert developer.develop(developer.read(write()), CPU).shape == (64, 96, 3)

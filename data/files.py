@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ PHOTO_FILES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # others, such as EPS, start programs
 PHOTO_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")  # those that Pillow converts to RGB rightly
 PGM_HEADER = re.compile(rb"(P[25])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")  # width, height, largest value
+NPY_HEADERS = threading.Lock()  # Python before 3.11.8 fails if threads parse two headers at once (its issue 106905)
 SIZE_OPTIONS = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
 LEVEL_OPTION = "--data.white-level (test_model.py: --white-level)"
 
@@ -148,7 +150,9 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _read_npy(path: Path, sensor: Sensor) -> np.ndarray:
     # A memory map never unpickles, and does not reserve what a damaged header promises.
-    array = np.array(np.lib.format.open_memmap(path, mode="r"))
+    with NPY_HEADERS:
+        mapped = np.lib.format.open_memmap(path, mode="r")
+    array = np.array(mapped)
     if array.dtype.kind not in "uif":
         raise UserError(f"{path} holds {array.dtype} values, not integers or real numbers")
     if array.ndim == 3 and array.shape[2] == 4:

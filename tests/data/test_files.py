@@ -1,7 +1,10 @@
 """Reading mosaics and photographs: files made here, damaged files, and real files of several cameras."""
 
+import gc
 import pickle
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -35,6 +38,21 @@ def test_a_10_bit_pgm_keeps_its_values(tmp_path):
 def test_npy_channels_become_a_mosaic(tmp_path):
     np.save(tmp_path / "m.npy", np.array([[[1, 2, 3, 4], [5, 6, 7, 8]]], np.uint16))
     assert read_mosaic(tmp_path / "m.npy", TEN_BITS).tolist() == [[1, 2, 5, 6], [3, 4, 7, 8]]
+
+
+def test_npy_files_can_be_read_by_many_threads_at_once(tmp_path):
+    """Python 3.11.7 and earlier cannot parse two headers at once if memory is collected meanwhile."""
+    np.save(tmp_path / "m.npy", np.full((2, 2), 500, np.uint16))
+    before, yield_to_others = gc.get_threshold(), lambda *_: time.sleep(1e-5)
+    gc.callbacks.append(yield_to_others)
+    gc.set_threshold(10)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda _: read_mosaic(tmp_path / "m.npy", TEN_BITS)[0, 0], range(2000)))
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(yield_to_others)
+    assert read == [500] * 2000
 
 
 @pytest.mark.parametrize("dtype", (np.float16, np.float32, np.float64))

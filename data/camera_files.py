@@ -88,7 +88,7 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
     with _opened(path) as raw:
         own = _sensor(path, raw)
         height, width = (side // 2 * 2 for side in (raw.sizes.height, raw.sizes.width))
-        mosaic = raw.raw_image_visible[:height, :width].copy()
+        mosaic, margins = raw.raw_image_visible[:height, :width].copy(), (raw.sizes.top_margin, raw.sizes.left_margin)
     if own.cfa != sensor.cfa:
         advice = f"set --data.cfa {own.cfa} (test_model.py: --cfa {own.cfa})"
         raise UserError(f"{path} has the CFA order {own.cfa}, not {sensor.cfa}: {advice}")
@@ -96,6 +96,8 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
         _check_levels(path, own, sensor)
         own = sensor
     maps = gain_maps(path) if lens_shading else []
+    if maps and any(_moved(path, margins)):
+        raise UserError(f"{path} has an odd margin, with which its lens shading cannot be undone: leave it out")
     if not maps and own == sensor:
         return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)))
     signal = _signal(mosaic, own)
@@ -156,16 +158,21 @@ def _sensor(path: Path, raw) -> Sensor:
 
 
 def _of_active_area(path: Path, black: tuple[float, ...], cfa: str, margins: tuple[int, int]) -> tuple[float, ...]:
-    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea.
-
-    LibRaw makes odd margins even, but leaves this pattern where it was.
-    """
-    (area,) = _tags(path, "ActiveArea")
-    down, right = ((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
+    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea."""
+    down, right = _moved(path, margins)
     where = offsets(cfa)
     pattern = {where[channel]: level for channel, level in zip(CHANNELS, black, strict=True)}
     sites = (where[channel] for channel in CHANNELS)
     return tuple(pattern[(row + down) % 2, (column + right) % 2] for row, column in sites)
+
+
+def _moved(path: Path, margins: tuple[int, int]) -> tuple[int, int]:
+    """(down, right): by how many pixels LibRaw moved the ActiveArea's corner, because it makes odd margins even.
+
+    It moves the CFA order with it, but neither the pattern of black levels nor lens shading.
+    """
+    (area,) = _tags(path, "ActiveArea")
+    return tuple((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
 
 
 def _gains(white_balance: list[float]) -> tuple[float, float] | None:

@@ -34,6 +34,6 @@ def use_one_openmp_thread() -> None:
     A forked process needs this: the threads that its parent had are gone, and OpenMP would wait for them for ever.
     """
     loaded = Path("/proc/self/maps")  # without it, this is no Linux, where processes are not forked
-    text = loaded.read_text() if loaded.exists() else ""
-    for library in set(re.findall(r"/.*/lib(?:gomp|i?omp)[^/]*\.so[^/]*$", text, re.MULTILINE)):
+    lines = loaded.read_text().splitlines() if loaded.exists() else []
+    for library in {found[0] for line in lines if (found := re.search(r"/.*/lib(gomp|i?omp)[^/]*\.so[^/]*$", line))}:
         ctypes.CDLL(library).omp_set_num_threads(1)

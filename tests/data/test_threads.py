@@ -18,7 +18,7 @@ from ..dng import dng, sampled
 ROOT = Path(threads.__file__).parents[1]
 # The parent has used OpenMP's threads; its child needs them, too.
 FORKED = """
-import os, rawpy, signal, sys, warnings
+import os, rawpy, signal, sys, torch, warnings
 from data.threads import use_one_openmp_thread
 
 def develop():

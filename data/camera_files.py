@@ -72,14 +72,14 @@ def read_camera_file(path: Path, sensor: Sensor, levels: Levels = "file", lens_s
             in a way that the DNG specification does not know.
     """
     with _opened(path) as raw:
-        own, mosaic = _sensor(path, raw), _visible(raw)
+        own, visible = _sensor(path, raw), _visible(raw)
     if own.cfa != sensor.cfa:
         advice = f"set --data.cfa {own.cfa} (test_model.py: --cfa {own.cfa})"
         raise UserError(f"{path} has the CFA order {own.cfa}, not {sensor.cfa}: {advice}")
     if levels == "given":
         _check_levels(path, own, sensor)
         own = sensor
-    return _with_levels(path, mosaic, own, sensor, lens_shading)
+    return _with_levels(path, *visible, own, sensor, lens_shading)
 
 
 def read_with_notes(
@@ -90,13 +90,17 @@ def read_with_notes(
     Raises `UserError` as `read_camera_file` does.
     """
     with _opened(path) as raw:
-        notes, mosaic = _notes(path, raw), _visible(raw)
-    return _with_levels(path, mosaic, notes.sensor, sensor_for(notes.sensor), lens_shading), notes
+        notes, visible = _notes(path, raw), _visible(raw)
+    return _with_levels(path, *visible, notes.sensor, sensor_for(notes.sensor), lens_shading), notes
 
 
-def _with_levels(path: Path, mosaic: np.ndarray, own: Sensor, sensor: Sensor, lens_shading: bool) -> np.ndarray:
+def _with_levels(
+    path: Path, mosaic: np.ndarray, margins: tuple[int, int], own: Sensor, sensor: Sensor, lens_shading: bool
+) -> np.ndarray:
     """A mosaic in digital numbers of `sensor` instead of its `own`, perhaps in place."""
     maps = gain_maps(path) if lens_shading else []
+    if maps and any(_moved(path, margins)):
+        raise UserError(f"{path} has an odd margin, with which its lens shading cannot be undone: leave it out")
     if not maps and own == sensor:
         return np.minimum(mosaic, np.uint16(min(65535, sensor.white_level)), out=mosaic)
     signal = _signal(mosaic, own)
@@ -156,10 +160,10 @@ def _not_bayer(path: Path) -> UserError:
     )
 
 
-def _visible(raw) -> np.ndarray:
-    """The visible area, without an odd last row or column: (H, W), digital numbers as they are in the file."""
+def _visible(raw) -> tuple[np.ndarray, tuple[int, int]]:
+    """The visible area (H, W), as it is in the file but for an odd last row or column, and its top and left margin."""
     height, width = _size(raw)
-    return raw.raw_image_visible[:height, :width].copy()
+    return raw.raw_image_visible[:height, :width].copy(), (raw.sizes.top_margin, raw.sizes.left_margin)
 
 
 def _size(raw) -> tuple[int, int]:
@@ -194,16 +198,21 @@ def _sensor(path: Path, raw) -> Sensor:
 
 
 def _of_active_area(path: Path, black: tuple[float, ...], cfa: str, margins: tuple[int, int]) -> tuple[float, ...]:
-    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea.
-
-    LibRaw makes odd margins even, but leaves this pattern where it was.
-    """
-    (area,) = tags_of(path, "ActiveArea")
-    down, right = ((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
+    """Black levels of R, Gr, Gb, B as DNG means them: a pattern that begins in the corner of the ActiveArea."""
+    down, right = _moved(path, margins)
     where = offsets(cfa)
     pattern = {where[channel]: level for channel, level in zip(CHANNELS, black, strict=True)}
     sites = (where[channel] for channel in CHANNELS)
     return tuple(pattern[(row + down) % 2, (column + right) % 2] for row, column in sites)
+
+
+def _moved(path: Path, margins: tuple[int, int]) -> tuple[int, int]:
+    """(down, right): by how many pixels LibRaw moved the ActiveArea's corner, because it makes odd margins even.
+
+    It moves the CFA order with it, but neither the pattern of black levels nor lens shading.
+    """
+    (area,) = tags_of(path, "ActiveArea")
+    return tuple((margin - first) % 2 for margin, first in zip(margins, (area or margins)[:2], strict=True))
 
 
 def _gains(white_balance: list[float]) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """Batches for training, and whole files for validation and tests."""
 
 import signal
+import warnings
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from data.files import Reader, read_photo
 from data.folders import Split
 from data.patches import Patches, check_pair
+from data.threads import use_one_openmp_thread
 from errors import UserError
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -88,6 +90,10 @@ def _collate(samples: list[dict[str, Tensor] | UserError]) -> dict[str, Tensor] 
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    use_one_openmp_thread()
+    warnings.filterwarnings(
+        "ignore", "rawpy is being used in a process", RuntimeWarning
+    )  # of what the line above mends
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the training process handles them, and ends these
         signal.signal(number, signal.SIG_IGN)
 

@@ -36,6 +36,10 @@ class Sensor:
         if self.white_level > LARGEST_WHITE:
             raise UserError(f"white_level is {self.white_level:g}, but must not exceed {LARGEST_WHITE} (24 bits)")
 
+    def __str__(self) -> str:
+        black = " ".join(f"{level:g}" for level in self.black_level)
+        return f"CFA {self.cfa}, black {black}, white {self.white_level:g}"
+
 
 def offsets(cfa: str) -> dict[str, tuple[int, int]]:
     """Where each channel's first pixel lies: {"R": (row, column), "Gr": ..., "Gb": ..., "B": ...}.

@@ -44,7 +44,7 @@ def with_camera(config: Config, given: Sequence[str]) -> Config:
     if profile:
         levels = dataclasses.asdict(profile.sensor)
         changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
-        note(f"the camera is {profile.name or 'not named'}: {profile.sensor}")
+        note(f"the camera is {profile.name or 'not named'}; {profile.sensor}")
     elif "data.white_level" in given and "data.black_level" not in given:
         note(f"the black levels stay {data.black_level}: --data.black-level sets others")
     if files and {"data.black_level", "data.white_level"}.intersection(given):

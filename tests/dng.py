@@ -42,7 +42,7 @@ def dng(
         orientation: EXIF's.
         below: write the mosaic into a SubIFD, below a thumbnail, as converters do.
         linear: `pixels` are no mosaic.
-        own: `active`, `curve` and `opcodes` of `_tags_of_mosaic`.
+        own: `active`, `curve`, `opcodes` (see `gain_maps`) and `crop` of `_tags_of_mosaic`.
     """
     ratios = [part for row in matrix for value in row for part in (round(value * 10**4), 10**4)]
     tags = [(50706, "B", 4, (1, 4, 0, 0)), (50708, "s", 0, " ".join(camera)), (50721, "2i", 9, tuple(ratios))]
@@ -61,8 +61,9 @@ def _tags_of_mosaic(
     active: tuple[int, int, int, int] | None = None,
     curve: Sequence[int] = (),
     opcodes: bytes = b"",
+    crop: tuple[int, int] | None = None,
 ) -> list[tuple]:
-    """Tags of CFA order, visible area (top, left, bottom, right), LinearizationTable and OpcodeList2 (`gain_maps`)."""
+    """Tags of CFA order, visible area (top, left, bottom, right), LinearizationTable, OpcodeList2, DefaultCropSize."""
     tags, side = [], math.isqrt(len(cfa))
     if cfa:
         tags += [(33421, "H", 2, (side, side)), (33422, "B", len(cfa), tuple("rgb".index(colour) for colour in cfa))]
@@ -72,6 +73,8 @@ def _tags_of_mosaic(
         tags += [(50712, "H", len(curve), tuple(curve))]
     if opcodes:
         tags += [(51009, "B", len(opcodes), opcodes)]
+    if crop:
+        tags += [(50719, "H", 2, (8, 8)), (50720, "H", 2, crop)]
     return tags
 
 

@@ -30,7 +30,9 @@ def test_camera_files_need_no_options(own, capsys):
     data = parse(folders(own))[0].data
     assert (data.cfa, data.black_level, data.white_level, data.levels) == ("rggb", (2066.0,) * 4, 15000.0, "file")
     assert data.gains == pytest.approx((*GAINS[:1], 1.0, *GAINS[1:]), rel=1e-4)
-    assert "note: the camera is Maker Phone 1" in capsys.readouterr().err
+    assert (
+        "note: the camera is Maker Phone 1; CFA rggb, black 2066 2066 2066 2066, white 15000" in capsys.readouterr().err
+    )
 
 
 def test_options_override_what_the_files_say(own):

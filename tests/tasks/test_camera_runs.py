@@ -213,5 +213,9 @@ def test_a_model_of_another_camera_is_noted(twelve_bits, tmp_path, call):
     given = ("--checkpoint", twelve_bits, "--input", tmp_path / "raws", "--output", tmp_path / "out")
     status, output = call(test_model, *given)
     assert status == 0 and "was trained on a camera of" in output and "these are of Maker Phone 1" in output
+    write(tmp_path / "raws" / "b.dng", smooth(0), camera=("Maker", "Phone 2"))
+    mixed = refused(call, test_model, *given[:-1], tmp_path / "new")
+    assert "b.dng has the camera Maker Phone 2, but" in mixed and not (tmp_path / "new").exists()
+    (tmp_path / "raws" / "b.dng").unlink()
     message = "a.dng has the white level 15000, not 4095: leave out --data.white-level (test_model.py: --white-level)"
     assert message in refused(call, test_model, *given[:-1], tmp_path / "new", "--white-level", 4095)

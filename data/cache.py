@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 import storage
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split
 from data.notes import note
+from data.photographs import read_photo
 from data.threads import in_threads
 from errors import UserError
 

@@ -131,6 +131,8 @@ def _libraw(path: Path) -> Iterator:
     """The file in LibRaw. rawpy takes names in UTF-8 only; of a file object it reads everything, to memory, at once."""
     import rawpy
 
+    with open(path, "rb") as file:
+        file.read(1)  # what the system refuses, LibRaw would not explain
     try:
         str(path).encode()
     except UnicodeEncodeError:

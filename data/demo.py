@@ -21,7 +21,7 @@ from data.cuts import (
     write_dataset,
     write_png,
 )
-from data.files import read_photo
+from data.photographs import read_photo
 from data.unprocess import Camera, expose, unprocess
 from errors import UserError, run_cli
 

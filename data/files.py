@@ -1,6 +1,5 @@
-"""Reading one file: RAW mosaics in several formats, and photographs."""
+"""Reading one mosaic, in one of several formats."""
 
-import io
 import os
 import re
 import threading
@@ -8,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ MOSAIC_FILES = {".png", ".pgm", ".tif", ".tiff", ".npy", ".raw"} | CAMERA_FILES
 PHOTO_FILES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"}
 
 IMAGE_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # others, such as EPS, start programs
-PHOTO_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")  # those that Pillow converts to RGB rightly
 PGM_HEADER = re.compile(rb"(P[25])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")  # width, height, largest value
 NPY_HEADERS = threading.Lock()  # Python before 3.11.8 fails if threads parse two headers at once (its issue 106905)
 SIZE_OPTIONS = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
@@ -140,7 +137,7 @@ def _check_mosaic(path: Path, mosaic: np.ndarray, sensor: Sensor) -> None:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    with _open_image(path) as image:
+    with open_image(path) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{path} holds {image.n_frames} images; the file of a mosaic must hold one")
         if image.format == "TIFF" and image.tag_v2.get(262) == 0:  # PhotometricInterpretation: WhiteIsZero
@@ -195,60 +192,6 @@ def _read_pgm(path: Path) -> np.ndarray:
     return numbers.reshape(height, width).astype(numbers.dtype.newbyteorder("="))
 
 
-# --- photographs -----------------------------------------------------------------------------------------------------
-
-
-@cache
-def check_upright(path: Path) -> None:
-    """Raise `UserError` for a photograph that its EXIF flag turns: it would not match the mosaic of its pair.
-
-    PNG files are not checked: Pillow would have to decode them whole.
-    """
-    with reading(path), _open_image(path) as image:
-        if image.format != "PNG" and image.getexif().get(0x0112, 1) != 1:  # the tag Orientation
-            raise UserError(
-                f"{path} is flagged as turned (EXIF orientation), and its mosaic is not: save it upright without the "
-                "flag, or train without pairs (--data.pairs no)"
-            )
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Read one photograph, (H, W, 3) uint8 sRGB, upright; 16 bits are reduced to 8, transparency is ignored.
-
-    Colours with an ICC profile of another RGB space, such as a phone's Display P3, are converted to sRGB. Raises
-    `UserError` if the file is missing or damaged, or its colours are not RGB or grey.
-    """
-    from PIL import Image, ImageOps
-
-    with reading(path), _open_image(path) as image:
-        if min(image.size) < 2:
-            raise UserError(f"{path} has {image.width}x{image.height} pixels: it is no photograph, leave it out")
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-            grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # Pillow would clip 16 bits at 255
-            return np.array(Image.fromarray(grey.astype(np.uint8)).convert("RGB"))
-        if image.mode not in PHOTO_MODES:
-            raise UserError(f"{path} has the pixel format {image.mode}, not RGB or grey: convert it to 8-bit sRGB")
-        return np.array(_to_srgb(image.convert("RGB")))
-
-
-def _to_srgb(image):
-    """An RGB image of PIL in sRGB, by its ICC profile if it has one of another RGB space; damaged ones are ignored."""
-    from PIL import ImageCms
-
-    if not (content := image.info.get("icc_profile")):
-        return image
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-        name = (profile.profile.profile_description or "").lower()
-        known = "srgb" in name and not any(word in name for word in ("linear", "g10", "scrgb"))
-        if known or profile.profile.xcolor_space != "RGB ":  # profiles called sRGB differ by rounding only
-            return image
-        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
-    except (OSError, ImageCms.PyCMSError):
-        return image
-
-
 # --- opening files ---------------------------------------------------------------------------------------------------
 
 
@@ -286,7 +229,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _open_image(path: Path) -> Iterator:
+def open_image(path: Path) -> Iterator:
     """The PIL image at `path`, not decoded yet."""
     from PIL import Image
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split
 from data.patches import Patches, check_pair
+from data.photographs import read_photo
 from data.threads import use_one_openmp_thread
 from errors import UserError
 

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from data.cache import Files
 from data.camera_files import CAMERA_FILES, check_not_turned
-from data.files import check_upright
 from data.folders import Split
+from data.photographs import check_upright
 from data.sensor import Sensor, mosaic_tensor
 from errors import UserError
 

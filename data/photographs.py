@@ -1,4 +1,4 @@
-"""Writing photographs as cameras do: upright, with their colour space, and with what the camera noted of the moment."""
+"""Photographs: read as sRGB, and written as cameras do, upright and with what the camera noted of the moment."""
 
 import io
 import struct
@@ -11,8 +11,10 @@ import numpy as np
 
 import storage
 from data.camera_files import CAMERA_FILES
+from data.files import open_image, reading
 from errors import UserError
 
+PHOTO_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")  # those that Pillow converts to RGB rightly
 FORMATS = {"jpg": ".jpg", "png": ".png", "tif16": ".tif"}  # 8, 8 and 16 bits
 SOFTWARE = "unpaired ISP, develop.py"
 
@@ -25,6 +27,63 @@ KEPT_EXIF = (
     *("DateTimeOriginal", "DateTimeDigitized", "OffsetTime", "OffsetTimeOriginal", "OffsetTimeDigitized"),
     *("SubsecTime", "SubsecTimeOriginal", "SubsecTimeDigitized", "CameraOwnerName", "BodySerialNumber"),
 )
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def check_upright(path: Path) -> None:
+    """Raise `UserError` for a photograph that its EXIF flag turns: it would not match the mosaic of its pair.
+
+    PNG files are not checked: Pillow would have to decode them whole.
+    """
+    with reading(path), open_image(path) as image:
+        if image.format != "PNG" and image.getexif().get(0x0112, 1) != 1:  # the tag Orientation
+            raise UserError(
+                f"{path} is flagged as turned (EXIF orientation), and its mosaic is not: save it upright without the "
+                "flag, or train without pairs (--data.pairs no)"
+            )
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Read one photograph, (H, W, 3) uint8 sRGB, upright; 16 bits are reduced to 8, transparency is ignored.
+
+    Colours with an ICC profile of another RGB space, such as a phone's Display P3, are converted to sRGB. Raises
+    `UserError` if the file is missing or damaged, or its colours are not RGB or grey.
+    """
+    from PIL import Image, ImageOps
+
+    with reading(path), open_image(path) as image:
+        if min(image.size) < 2:
+            raise UserError(f"{path} has {image.width}x{image.height} pixels: it is no photograph, leave it out")
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+            grey = (np.asarray(image).astype(np.uint32) + 128) // 257  # Pillow would clip 16 bits at 255
+            return np.array(Image.fromarray(grey.astype(np.uint8)).convert("RGB"))
+        if image.mode not in PHOTO_MODES:
+            raise UserError(f"{path} has the pixel format {image.mode}, not RGB or grey: convert it to 8-bit sRGB")
+        return np.array(_to_srgb(image.convert("RGB")))
+
+
+def _to_srgb(image):
+    """An RGB image of PIL in sRGB, by its ICC profile if it has one of another RGB space; damaged ones are ignored."""
+    from PIL import ImageCms
+
+    if not (content := image.info.get("icc_profile")):
+        return image
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        name = (profile.profile.profile_description or "").lower()
+        known = "srgb" in name and not any(word in name for word in ("linear", "g10", "scrgb"))
+        if known or profile.profile.xcolor_space != "RGB ":  # profiles called sRGB differ by rounding only
+            return image
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+    except (OSError, ImageCms.PyCMSError):
+        return image
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

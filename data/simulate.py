@@ -16,8 +16,9 @@ import tyro
 
 from data.cuts import Cut, check_patch, grid, locked, pick, progress, refuse_existing, write_dataset
 from data.demo import make_demo
-from data.files import PHOTO_FILES, read_photo
+from data.files import PHOTO_FILES
 from data.notes import note
+from data.photographs import read_photo
 from data.sensor import Cfa
 from data.unprocess import Camera
 from errors import UserError, run_cli

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 import storage
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split
 from data.loader import whole_files
 from data.notes import note
+from data.photographs import read_photo
 from data.reference import Reference
 from errors import UserError
 from evaluation.evaluators import PairedEvaluator

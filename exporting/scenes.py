@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.files import Reader, read_photo
+from data.files import Reader
+from data.photographs import read_photo
 from data.sensor import CHANNELS, Sensor, offsets
 from errors import UserError
 

@@ -13,12 +13,13 @@ import config as settings
 from config import Config
 from data.cache import Files, cached_files
 from data.camera import to_dict
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split, find_layout, unpaired
 from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.loader import evaluation_pairs, training_batches
 from data.notes import note
 from data.patches import OfWhole, Patches, centre, photo_tensor
+from data.photographs import read_photo
 from data.reference import Reference, find_demosaicer
 from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError

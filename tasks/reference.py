@@ -15,10 +15,11 @@ from torch import Tensor
 from config import Config
 from data import statistics
 from data.conditions import CLIPPED
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split
 from data.noise import estimate_noise
 from data.patches import centre, photo_tensor
+from data.photographs import read_photo
 from data.reference import Reference
 from data.synthetic import SyntheticCamera
 from data.transport import (

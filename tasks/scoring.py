@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 import storage
 from config import Compute, Config, Released
-from data.files import read_photo
 from data.folders import Split, unpaired
 from data.loader import whole_files
 from data.patches import centre, photo_tensor
+from data.photographs import read_photo
 from data.reference import Reference
 from errors import UserError
 from evaluation import protocols

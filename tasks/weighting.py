@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from config import Config
 from data import weights
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split
 from data.patches import centre, photo_tensor
+from data.photographs import read_photo
 from data.reference import Reference
 from losses.content import luminance3
 from tasks.features import Networks

@@ -17,8 +17,9 @@ import torch
 import inference
 import process_set
 import test_model as script
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.inputs import prepare
+from data.photographs import read_photo
 from data.sensor import SENSORS, Sensor
 from evaluation.metrics import psnr, ssim, to_8_bit
 from evaluation.tables import best_checkpoint, read_table

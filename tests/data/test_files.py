@@ -11,7 +11,8 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from data.files import PHOTO_FILES, Reader, read_mosaic, read_photo
+from data.files import PHOTO_FILES, Reader, read_mosaic
+from data.photographs import read_photo
 from data.sensor import CFA_ORDERS, SENSORS, Sensor, mosaic_tensor, offsets
 from errors import UserError
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.files import read_mosaic, read_photo
+from data.files import read_mosaic
 from data.folders import LAYOUTS, Layout, Split, open_dataset, unpaired
+from data.photographs import read_photo
 from data.sensor import Sensor
 from errors import UserError
 

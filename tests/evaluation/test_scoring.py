@@ -8,8 +8,8 @@ import torch
 
 import tasks.scoring
 from config import open_run
-from data.files import read_photo
 from data.inputs import prepare
+from data.photographs import read_photo
 from evaluation.metrics import psnr
 from evaluation.scoring import Scorer
 from evaluation.tables import checkpoints

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from data import simulate
-from data.files import read_mosaic, read_photo
+from data.files import read_mosaic
 from data.folders import mosaics, open_dataset
 from data.notes import note
+from data.photographs import read_photo
 from data.sensor import SENSORS, Sensor
 
 from ..dng import dng

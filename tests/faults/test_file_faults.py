@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.files import Reader, read_mosaic, read_photo
+from data.files import Reader, read_mosaic
+from data.photographs import read_photo
 from data.sensor import SENSORS, Sensor
 from data.unprocess import Camera
 

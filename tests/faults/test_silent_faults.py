@@ -12,8 +12,9 @@ import inference
 import process_set
 import storage
 from data.cache import _digest
-from data.files import Reader, read_photo
+from data.files import Reader
 from data.folders import Split, open_dataset
+from data.photographs import read_photo
 from data.sensor import SENSORS
 from errors import UserError
 from evaluation.tables import Table, read_table

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import test_model as script
-from data.files import Reader, read_photo
+from data.files import Reader
+from data.photographs import read_photo
 from data.reference import Reference, bilinear_opencv
 from data.sensor import SENSORS
 from evaluation.metrics import psnr, to_8_bit

@@ -246,8 +246,8 @@ def test_frozen_weights_that_are_not_finite_are_refused(value, tmp_path):
 
 def test_a_notebooks_drawing_backend_is_not_needed(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    line = Line("x", np.array([1.0, 2.0]), np.array([1.0, 2.0]))
-    assert draw("title", [line], {"pretrain": 0, r"$\frac$": 1}, False).startswith("<svg")
+    line = Line("x", np.array([1.0, 2.0]), np.array([1.0, 2.0]), starts={"pretrain": 0, r"$\frac$": 1})
+    assert draw("title", [line], False).startswith("<svg")
 
 
 @pytest.mark.parametrize("value", (torch.tensor([1, 2]), "1", 1.0))

@@ -14,7 +14,8 @@ import fit
 import test_model
 from data import camera
 from data.camera_files import look_at
-from data.files import Reader, read_photo
+from data.files import Reader
+from data.photographs import read_photo
 from data.reference import GAMMA
 from data.sensor import CFA_ORDERS, Sensor, mirror, mirrored_axes
 from evaluation.metrics import psnr

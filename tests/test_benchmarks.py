@@ -214,3 +214,16 @@ def test_metrics_compares_each_measure_with_its_former_way(load, monkeypatch, tm
     assert figures["ssim"]["former"]["score"] == pytest.approx(figures["ssim"]["ours"]["score"], abs=1e-6)
     assert figures["ms_ssim"]["ours"]["times_as_fast"]["median"] > 0 and "former" not in figures["psnr"]
     assert "MiB added" in capsys.readouterr().out
+
+
+def test_develop_times_libraw_and_both_ways_of_ours(load, monkeypatch, tmp_path, capsys):
+    benchmark = load("develop")
+    monkeypatch.setattr(benchmark, "SIZES", {"12": (64, 96)})
+    monkeypatch.setattr(
+        sys, "argv", ["develop.py", "--sizes", "12", "--repeats", "1", "--files", "2", "--device", "cpu"]
+    )
+    sys.argv += ["--json", str(tmp_path / "figures.json")]
+    benchmark.main()
+    found = json.loads((tmp_path / "figures.json").read_text())["sizes"]["12"]
+    assert found["LibRaw"]["times_as_fast_as_libraw"] == 1 and 100 < found["peak_mib"] < 4000
+    assert "this repository, overlapping" in capsys.readouterr().out

@@ -19,6 +19,7 @@ from tasks.model import Model
 BALANCED = ("as_shot", "gray_world", "white_balance")  # normalisations after which a neutral light is expected
 ISO_STOPS = 1.0  # beyond the training's ISO range
 LIGHT = 1.1  # factor by which gains may be outside of those of the training
+PHOTOGRAPH = 12  # bytes of a pixel: 16 bits of three colours, and what encodes them
 GIB = 1 << 30
 
 
@@ -136,11 +137,11 @@ class Developer:
         return tuple(found)
 
     def _check_memory(self, shot: Shot) -> None:
-        """Raise `UserError` if a network that takes images whole would fill this machine's memory."""
-        need = shot.mosaic.size * self.model.spec.memory
-        if need > (free := free_memory()):
+        """Raise `UserError` if the photograph, and a network that takes images whole, would fill the memory."""
+        pixels, whole = shot.mosaic.size, self.model.spec.memory
+        if (need := pixels * (PHOTOGRAPH + whole)) > (free := free_memory()):
+            instead = ", or a model that does not look at images whole (efficient, robust)" if whole else ""
             raise UserError(
-                f"{shot.path} of {shot.mosaic.size / 1e6:.0f} million pixels needs about {need / GIB:.1f} GiB with "
-                f"{self.model.name}, which looks at images whole, and {free / GIB:.1f} GiB are free: use a machine "
-                "with more memory, or a model without channel attention"
+                f"{shot.path} of {pixels / 1e6:.0f} million pixels needs about {need / GIB:.1f} GiB with "
+                f"{self.model.name}, and {free / GIB:.1f} GiB are free: use a machine with more memory{instead}"
             )

@@ -148,10 +148,15 @@ def test_a_portrait_comes_out_upright(write):
     assert flat.shape == (64, 96, 3) and np.array_equal(upright, np.rot90(flat, -1))
 
 
-def test_a_network_that_takes_images_whole_is_refused_where_memory_is_short(write, monkeypatch):
-    monkeypatch.setattr(development, "free_memory", lambda: 1 << 20)
+def test_a_photograph_is_refused_where_memory_is_short(write, monkeypatch):
+    monkeypatch.setattr(development, "free_memory", lambda: 1 << 20)  # enough for the photograph, 74 KiB
     developer = Developer(model_of("rmfa-tiny"), Wishes(), FUJIFILM)
-    with pytest.raises(UserError, match=r"0.dng of 0 million pixels needs about 0.0 GiB with rmfa-tiny"):
+    with pytest.raises(
+        UserError, match=r"0.dng of 0 million pixels needs about 0.0 GiB with rmfa-tiny, .* look at images whole"
+    ):
         developer.develop(developer.read(write()), CPU)
     developer = Developer(model_of(), Wishes(), FUJIFILM)
     assert developer.develop(developer.read(write()), CPU).shape == (64, 96, 3)
+    monkeypatch.setattr(development, "free_memory", lambda: 1 << 10)
+    with pytest.raises(UserError, match=r"use a machine with more memory$"):
+        developer.develop(developer.read(write()), CPU)

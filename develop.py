@@ -25,6 +25,7 @@ import storage
 from config import config as default
 from config import open_run
 from data import camera
+from data.files import MOSAIC_FILES
 from data.folders import mosaics
 from data.notes import note
 from data.photographs import FORMATS, encode
@@ -32,7 +33,7 @@ from errors import UserError, printable, run_cli
 from evaluation.contact_sheet import Tile, write_contact_sheet
 from evaluation.tables import find_checkpoint
 from pretrained import zoo
-from tasks.development import Developer, Wishes
+from tasks.development import Developer, Shot, Wishes
 from tasks.device import choose_device
 from tasks.model import open_model
 from training.log import Progress
@@ -122,8 +123,12 @@ def jobs_of(given: argparse.Namespace) -> list[Job]:
             raise UserError(f"{taken[job.target]} and {source} would both become {job.target}: develop them apart")
         taken[job.target] = source
         jobs.append(job)
-    if originals := {path.resolve() for path in sources}.intersection(job.target.resolve() for job in jobs):
-        raise UserError(f"{min(originals)} would be replaced by its own photograph: choose another --output")
+    folders = {source.parent.resolve() for source in sources}
+    if output.resolve() in folders and FORMATS[given.format] in MOSAIC_FILES:
+        raise UserError(
+            f"{output} holds mosaics, and {given.format} files beside them would be taken for such: choose "
+            "another --output, or --format jpg"
+        )
     return jobs if given.n is None else jobs[given.remainder or 0 :: given.n]
 
 
@@ -149,9 +154,8 @@ class Batch:
         with ThreadPoolExecutor(2) as pool, Progress("developed", 0, len(jobs), unit="file") as progress:
             for done, (job, reading) in enumerate(self._reading(pool, jobs)):
                 with self._noting_failure():
-                    shot = reading.result()
-                    writes.append(pool.submit(self._write, job, self.developer.develop(shot, self.device)))
-                    self.remarks.update(shot.remarks)
+                    writes.append(pool.submit(self._write, job, self._develop(reading.result())))
+                del reading  # and the mosaic: a large one would stay in memory until its photograph is written
                 while len(writes) >= self.depth or (writes and done == len(jobs) - 1):
                     with self._noting_failure():
                         self.tiles.append(writes.popleft().result())
@@ -166,6 +170,10 @@ class Batch:
             if not waiting:
                 return
             yield waiting.popleft()
+
+    def _develop(self, shot: Shot) -> np.ndarray:
+        self.remarks.update(shot.remarks)
+        return self.developer.develop(shot, self.device)
 
     def _write(self, job: Job, image: np.ndarray) -> Tile:
         content = encode(image, self.given.format, self.given.quality or QUALITY, job.source)
@@ -196,8 +204,12 @@ def main() -> None:
     wishes = Wishes(given.wb, given.ev, bits=16 if given.format == "tif16" else 8)
     developer = Developer(model, wishes, plain, size)
     missing = jobs if given.overwrite else [job for job in jobs if not job.target.exists()]
-    if kept := len(jobs) - len(missing):
-        note(f"{kept} of {len(jobs)} photographs are there already and are kept: --overwrite replaces them")
+    kept = [job.target for job in jobs if job not in missing]
+    if kept:
+        note(
+            f"{len(kept)} of {len(jobs)} photographs are there already and are kept, however they were developed: "
+            "--overwrite replaces them"
+        )
     batch = Batch(developer, given, device, depth_for(missing))
     try:
         batch.run(missing)
@@ -207,8 +219,8 @@ def main() -> None:
         note(f"{count} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
-    if batch.tiles and given.page:
-        print(f"page: {write_contact_sheet(Path(given.output), batch.tiles)}")
+    if given.page and (tiles := [*batch.tiles, *map(Tile.of_file, kept)]):
+        print(f"page: {write_contact_sheet(Path(given.output), tiles)}")
     if batch.failed:
         for sentence in batch.failed:
             print(f"error: {printable(sentence)}", file=sys.stderr)

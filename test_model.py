@@ -37,7 +37,7 @@ from evaluation.history import read_history
 from evaluation.metrics import MEASURES
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, write_report
-from evaluation.tables import best_checkpoint, find_checkpoint, full_name
+from evaluation.tables import find_checkpoint, full_name
 from pretrained import zoo
 from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
@@ -201,7 +201,7 @@ def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
     for source in given.compare:
         run = Path(given.runs) / source
         is_run = (run / "config.json").is_file()
-        path = best_checkpoint(run) if is_run else zoo.locate(source)
+        path = find_checkpoint(run) if is_run else zoo.locate(source)
         name = full_name(path)
         yield source if is_run else name, name, path
 

@@ -231,8 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--raw-width", type=int, default=0, help="of .raw files without a header, in pixels")
     given = options.parse_args(arguments)
     output, paths = Path(given.output), mosaics(Path(given.raws)).raws
-    if output.exists():
-        _refuse_overwriting(output)
+    before = _before(output)
     levels = (given.cfa, given.black_level, given.white_level)
     profile = profile_of(paths)
     if profile and any(levels):
@@ -242,15 +241,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"{given.raws} holds plain mosaics: give --cfa, --black-level and --white-level")
         sensor = Sensor(given.cfa, tuple(given.black_level), given.white_level)
         profile = profile_of_mosaics(paths, sensor, (given.raw_height, given.raw_width))
+    if before and (before.name, before.sensor.cfa) != (profile.name, profile.sensor.cfa):
+        raise UserError(f"{output} is the profile of {before.name or 'another camera'}: choose another --output")
     storage.write_json(output, to_dict(profile))
     print(describe(profile))
     print(f"profile: {output}")
 
 
-def _refuse_overwriting(output: Path) -> None:
-    """Raise `UserError` if there is something else than a profile at `output`."""
+def _before(output: Path) -> Profile | None:
+    """The profile that is at `output` already. Raises `UserError` if something else is."""
     try:
-        load(output)
+        return load(output) if output.exists() else None
     except UserError:
         raise UserError(f"{output} exists and is not a camera profile: choose another --output") from None
 

@@ -35,6 +35,13 @@ class Tile:
         picture.save(buffer, "jpeg", quality=85)
         return cls(file, image.shape[:2], buffer.getvalue())
 
+    @classmethod
+    def of_file(cls, file: Path) -> "Tile":
+        """The tile of a photograph that is on the disk."""
+        import imageio.v3 as iio
+
+        return cls.of(file, iio.imread(file))
+
 
 def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
     """Write a page of the tiles, whose files lie in `folder`, into it; return its path."""

@@ -258,10 +258,20 @@ def read_best(run: Path) -> dict:
 
 
 def find_checkpoint(run: Path, step: int | None = None) -> Path:
-    """A run's checkpoint of this step, by default the best of its latest ranking. Raises `UserError` if it has none."""
-    if step is None:
+    """A run's checkpoint of this step; by default the best of its latest ranking or, with a note, the last one.
+
+    Raises `UserError` if there is none.
+    """
+    if step is None and read_best(run):
         return best_checkpoint(run)
-    found = [path for path in checkpoints(run) if step_of(path) == step]
+    if not (known := checkpoints(run)):
+        raise UserError(f"{run} has no checkpoints yet: train it on (python fit.py --resume)")
+    found = [path for path in known if step_of(path) == step]
+    if step is None:
+        found = [max(known, key=step_of)]
+        note(
+            f"{run} is not ranked (process_set.py): its last checkpoint is taken, {found[0].stem}; --step names others"
+        )
     if not found:
         raise UserError(f"{run} has no checkpoint of step {step}")
     return found[0]

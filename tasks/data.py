@@ -5,7 +5,6 @@ from pathlib import Path
 
 import storage
 from config import Config, Data
-from data import camera
 from data.conditions import BALANCED, CLIPPED, MOST, check_noted, tables_of
 from data.files import Reader
 from data.folders import Split, open_dataset
@@ -106,7 +105,7 @@ def note_darkness(split: Split, reader: Reader) -> None:
 
 
 def _check_simulated(file: Path, sensor: Sensor) -> None:
-    """Raise `UserError` if data.simulate or data.camera has written that the dataset is of another camera.
+    """Raise `UserError` if data.simulate has written that the dataset is of another camera.
 
     Black levels may differ by 2 % of white: the released RMFA-Net takes others than the camera has.
     """
@@ -114,11 +113,12 @@ def _check_simulated(file: Path, sensor: Sensor) -> None:
         return
     try:
         content = json.loads(file.read_text("utf-8-sig"))
-        if "sensor" in content:
-            simulated = camera.from_dict(content, str(file)).sensor
-        else:
-            known = content["camera"]
-            simulated = Sensor(known["cfa"], tuple(known["black"]), known["white"])
+        if (
+            "sensor" in content and "camera" not in content
+        ):  # a profile, perhaps of another camera: data.camera names one
+            return
+        known = content["camera"]
+        simulated = Sensor(known["cfa"], tuple(known["black"]), known["white"])
     except (ValueError, KeyError, TypeError, RecursionError, UserError):
         note(f"{file} is not read: it is damaged, or not of data.simulate or data.camera")
         return

@@ -125,7 +125,7 @@ class Developer:
         if not camera:
             return ()
         if camera.name and camera.name != notes.name:
-            found.append(f"of a camera other than {camera.name}")
+            found.append(f"of another camera than {camera.name} ({notes.name or 'unknown'}): colours may be wrong")
         lowest, highest = camera.iso
         if notes.iso and highest and not lowest / 2**ISO_STOPS <= notes.iso <= highest * 2**ISO_STOPS:
             found.append(f"of an ISO outside {lowest:g} to {highest:g}")

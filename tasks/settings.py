@@ -32,7 +32,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     with_lpips = "lpips" in mode.stage("train").terms
     seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
     for ineffective, sentence in (
-        (not rootless and (data.raw or data.photos), f"--data.raw and --data.photos are not for layout {data.layout}"),
+        (not rootless and (data.raw or data.photos), "--data.raw and --data.photos need --data.layout folders"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),

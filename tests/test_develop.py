@@ -106,6 +106,20 @@ def test_sixteen_bits_a_page_and_plain_mosaics(call, make_files, tmp_path):
     assert page.count("data:image/jpeg;base64,") == 2 and 'href="0.tif"' in page and "64 x 64" in page
 
 
+def test_the_page_shows_kept_photographs_too(call, make_files, tmp_path):
+    weights, raws, _ = make_files()
+    one = (develop, raws, "--checkpoint", weights, "-o", tmp_path / "out")
+    assert call(*one)[0] == 0
+    assert call(*one, "--page")[0] == 0
+    assert (tmp_path / "out" / "index.html").read_text().count("data:image/jpeg;base64,") == 2
+
+
+def test_photographs_that_would_be_taken_for_mosaics_do_not_go_to_their_folder(call, shots, weights):
+    before = names(shots)
+    status, printed = call(develop, shots, "--checkpoint", weights, "-o", shots, "--format", "tif16")
+    assert status == 2 and "tif16 files beside them would be taken for such" in printed and names(shots) == before
+
+
 def test_a_profile_says_how_plain_mosaics_are_to_be_read(call, make_files, tmp_path):
     weights, raws, _ = make_files()
     profile, own = tmp_path / "camera.json", ["--cfa", "grbg", "--black-level", "64", "64", "64", "64"]
@@ -146,7 +160,7 @@ def test_a_mosaic_is_not_replaced_by_its_photograph(call, make_files):
     before = (raws / "0.png").read_bytes()
     options = ("--checkpoint", weights, "-o", raws, "--format", "png", "--overwrite")
     status, printed = call(develop, raws, *options)
-    assert status == 2 and "would be replaced by its own photograph" in printed
+    assert status == 2 and "png files beside them would be taken for such" in printed
     assert (raws / "0.png").read_bytes() == before
 
 

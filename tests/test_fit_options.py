@@ -135,8 +135,8 @@ FOLDERS = ["--data.layout", "folders", "--data.raw", "x", "--data.photos", "y"]
 @pytest.mark.parametrize(
     "arguments, message",
     (
-        (["--data.raw", "x"], "--data.raw and --data.photos are not for layout fujifilm"),
-        (["--data.photos", "x"], "--data.raw and --data.photos are not for layout fujifilm"),
+        (["--data.raw", "x"], "--data.raw and --data.photos need --data.layout folders"),
+        (["--data.photos", "x"], "--data.raw and --data.photos need --data.layout folders"),
         (FOLDERS, "layout folders does not use the demo dataset: add --data.no-demo"),
         (["--data.cache-dir", "x", "--data.cache", "memory"], "--data.cache-dir is for a cache on disk"),
         (["--data.cache-dir", "x", "--data.cache", "off"], "--data.cache-dir is for a cache on disk"),

@@ -57,7 +57,6 @@ def test_a_white_level_below_the_black_level_is_refused(call, make_files, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        (("--split=val",), "not ranked yet"),
         (("--step=15", "--split=val"), "no checkpoint of step 15"),
         (("--step=10",), "no test pairs"),
     ),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from evaluation.tables import (
     Table,
     best_checkpoint,
     checkpoints,
+    find_checkpoint,
     folder_of,
     read_best,
     read_ranking,
@@ -215,6 +217,17 @@ def test_a_ranking_is_written_though_its_best_checkpoint_changes_meanwhile(run):
     (run / "scores" / "step_0100.csv").unlink()
     write_ranking(run, tables, ranking)
     assert read_ranking(run / "scores" / "ranking.csv")[1][0]["psnr"] == 22.0
+
+
+def test_without_a_ranking_the_last_checkpoint_is_taken_with_a_note(run, capsys):
+    assert find_checkpoint(run).stem == "step_1000"
+    assert "is not ranked (process_set.py): its last checkpoint is taken, step_1000" in capsys.readouterr().err
+    assert find_checkpoint(run, 100).stem == "step_0100"
+    with pytest.raises(UserError, match="has no checkpoint of step 7"):
+        find_checkpoint(run, 7)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="has no checkpoints yet"):
+        find_checkpoint(run)
 
 
 def test_a_best_checkpoint_that_is_missing_or_changed_is_a_user_error(run):

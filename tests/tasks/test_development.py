@@ -136,7 +136,9 @@ def test_what_is_unlike_the_training_is_told(write):
         return Developer(model_of(camera=PROFILE), Wishes(), FUJIFILM).read(write(**notes)).remarks
 
     assert remarks(iso=200) == ()
-    assert remarks(camera=("Maker", "Phone 2")) == ("of a camera other than Maker Phone 1",)
+    assert remarks(camera=("Maker", "Phone 2")) == (
+        "of another camera than Maker Phone 1 (Maker Phone 2): colours may be wrong",
+    )
     assert remarks(iso=6400) == ("of an ISO outside 100 to 400",)
     (remark,) = remarks(gains=(1.2, 2.5))
     assert "--wb camera" in remark

@@ -152,14 +152,16 @@ class Batch:
         """Develop all jobs. A file that cannot be developed does not stop the others."""
         writes: deque[Future] = deque()
         with ThreadPoolExecutor(2) as pool, Progress("developed", 0, len(jobs), unit="file") as progress:
-            for done, (job, reading) in enumerate(self._reading(pool, jobs)):
+            done = 0
+            for job, reading in self._reading(pool, jobs):
                 with self._noting_failure():
                     writes.append(pool.submit(self._write, job, self._develop(reading.result())))
                 del reading  # and the mosaic: a large one would stay in memory until its photograph is written
-                while len(writes) >= self.depth or (writes and done == len(jobs) - 1):
+                done += 1
+                while len(writes) >= self.depth or (writes and done == len(jobs)):
                     with self._noting_failure():
                         self.tiles.append(writes.popleft().result())
-                progress.update(done + 1)
+                progress.update(done)
 
     def _reading(self, pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future]]:
         """The jobs with their files, which are read ahead."""

@@ -262,7 +262,7 @@ def show(description: dict[str, Any]) -> None:
     if description["normalisation"] != "off":
         note(
             f"the model was trained with --data.normalise {description['normalisation']}: whoever calls it multiplies "
-            "what is above black by the mosaic's gains first (data/conditions.py)"
+            "what is above black by the mosaic's gains first (docs/phones.md says how)"
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -152,16 +152,14 @@ class Batch:
         """Develop all jobs. A file that cannot be developed does not stop the others."""
         writes: deque[Future] = deque()
         with ThreadPoolExecutor(2) as pool, Progress("developed", 0, len(jobs), unit="file") as progress:
-            done = 0
+            numbers = count(1)
             for job, reading in self._reading(pool, jobs):
                 with self._noting_failure():
                     writes.append(pool.submit(self._write, job, self._develop(reading.result())))
                 del reading  # and the mosaic: a large one would stay in memory until its photograph is written
-                done += 1
-                while len(writes) >= self.depth or (writes and done == len(jobs)):
-                    with self._noting_failure():
-                        self.tiles.append(writes.popleft().result())
-                progress.update(done)
+                self._finish(writes, self.depth - 1)
+                progress.update(next(numbers))
+            self._finish(writes, 0)
 
     def _reading(self, pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future]]:
         """The jobs with their files, which are read ahead."""
@@ -172,6 +170,12 @@ class Batch:
             if not waiting:
                 return
             yield waiting.popleft()
+
+    def _finish(self, writes: deque[Future], remaining: int) -> None:
+        """Wait until no more than so many photographs are being written."""
+        while len(writes) > remaining:
+            with self._noting_failure():
+                self.tiles.append(writes.popleft().result())
 
     def _develop(self, shot: Shot) -> np.ndarray:
         self.remarks.update(shot.remarks)
@@ -217,8 +221,8 @@ def main() -> None:
         batch.run(missing)
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: use --device cpu") from None
-    for remark, count in batch.remarks.items():
-        note(f"{count} of {len(missing)} files are {remark}")
+    for remark, files in batch.remarks.items():
+        note(f"{files} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
     if given.page and (tiles := [*batch.tiles, *map(Tile.of_file, kept)]):

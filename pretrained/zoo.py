@@ -121,6 +121,8 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
     """
     path = locate(source)
     content = storage.load(path)
+    if {"trainer", "stage"} <= content.keys():
+        raise UserError(f"{path} is the training state of a run, not a generator: name a file in its checkpoints/")
     if "generator" not in content:
         name = recognise(content, str(path))
         _require_usable(content, name, path)

@@ -74,7 +74,8 @@ def _status(folder: Path, done: int, finished: bool, usage: Usage) -> str:
         return "running"
     if finished:
         return "finished"
-    return "stopped" if done or "checkpoints/" in usage.counts else "not begun"
+    begun = done or "checkpoints/" in usage.counts or (folder / "last.pt").exists()  # few steps are not logged yet
+    return "stopped" if begun else "not begun"
 
 
 def nearest_preset(config: Config) -> tuple[str, list[str]]:

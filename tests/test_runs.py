@@ -179,6 +179,8 @@ def test_settings_are_those_that_differ_from_the_preset(tmp_path, call):
     status, output = call(script, "show", "mine", f"--runs={tmp_path}")
     assert status == 0 and "preset quick +1; " in output and "not begun, 0 of 4000 steps" in output
     assert ["train.lr", "0.5", "0.004"] in [line.split() for line in output.splitlines()]
+    (tmp_path / "mine" / "last.pt").write_bytes(b"")  # stopped before its first logged step
+    assert "stopped, 0 of 4000 steps" in call(script, "show", "mine", f"--runs={tmp_path}")[1]
 
 
 # --- compare ---------------------------------------------------------------------------------------------------------

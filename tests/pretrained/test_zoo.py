@@ -290,3 +290,9 @@ def test_local_file_takes_precedence_over_a_released_name(tmp_path, monkeypatch,
     assert zoo.locate(NAME) == Path(NAME) and len(downloads) == 1
     with pytest.raises(UserError, match="no file elsewhere, and no released model.*python -m pretrained.zoo"):
         zoo.locate("elsewhere")
+
+
+def test_a_training_state_is_not_a_generator(tmp_path):
+    torch.save({"stage": "train", "step": 3, "trainer": {}}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match="last.pt is the training state of a run, not a generator: name a file in its"):
+        open_checkpoint(str(tmp_path / "last.pt"))

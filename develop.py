@@ -23,16 +23,16 @@ import torch
 
 import storage
 from config import config as default
-from config import open_run
 from data import camera
+from data.camera_files import CAMERA_FILES
 from data.files import MOSAIC_FILES
 from data.folders import mosaics
 from data.notes import note
 from data.photographs import FORMATS, encode
 from errors import UserError, printable, run_cli
-from evaluation.contact_sheet import Tile, write_contact_sheet
-from evaluation.tables import find_checkpoint
-from pretrained import zoo
+from evaluation.contact_sheet import PAGE, SHEET, Tile, tiles_of, write_contact_sheet
+from evaluation.report import refuse_foreign
+from tasks import choice
 from tasks.development import Developer, Shot, Wishes
 from tasks.device import choose_device
 from tasks.model import open_model
@@ -49,10 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add = options.add_argument
     add("inputs", nargs="+", metavar="FILE_OR_FOLDER", help="camera files, other mosaics, or folders of them")
     add("-o", "--output", required=True, metavar="DIR", help="folder of the photographs")
-    add("--run", metavar="NAME", help=f"the run, whose best checkpoint is used (default: {default.run})")
-    add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    add("--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the best ranked)")
-    add("--checkpoint", metavar="FILE", help="instead of --run: a checkpoint of fit.py, a released file, released:NAME")
+    choice.add_options(options, unless="--checkpoint")
     add("--format", choices=FORMATS, default="jpg", help="jpg, png, or tif16: TIFF of 16 bits (%(default)s)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (95)")
     add(
@@ -71,18 +68,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
     given = options.parse_args(arguments)
     for wrong, sentence in (
+        ("" in (given.output, given.run, given.runs, given.checkpoint, given.camera), "an option is empty"),
         (given.run and given.checkpoint, "--run and --checkpoint exclude each other"),
         (given.step is not None and given.checkpoint, "--step needs a run, not --checkpoint"),
         (given.quality and given.format != "jpg", "--quality needs --format jpg"),
         (given.remainder is not None and given.n is None, "--remainder needs --n"),
+        (given.n is not None and given.n < 1, "--n must be at least 1"),
+        (given.n and not 0 <= (given.remainder or 0) < given.n, "--remainder must lie between 0 and --n - 1"),
         (
-            given.n is not None and not 0 <= (given.remainder or 0) < given.n,
-            "--remainder must lie between 0 and --n - 1",
+            given.n is not None and given.page,
+            "--page is of all photographs: write it without --n, when all jobs are done",
         ),
         (not -10 <= given.ev <= 10, "--ev must lie between -10 and 10"),
     ):
         if wrong:
             options.error(sentence)
+    given.run = given.run or (None if given.checkpoint else default.run)
     given.wb = _white_balance(options, given.wb)
     return given
 
@@ -146,7 +147,7 @@ class Batch:
         self.developer, self.given, self.device, self.depth = developer, given, device, depth
         self.failed: list[str] = []  # a sentence for each file
         self.remarks: Counter[str] = Counter()  # what is unlike the training, and of how many files
-        self.tiles: list[Tile] = []  # of the contact sheet
+        self.tiles: list[Tile] = []  # of the contact sheet, if there will be one
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Develop all jobs. A file that cannot be developed does not stop the others."""
@@ -175,16 +176,16 @@ class Batch:
         """Wait until no more than so many photographs are being written."""
         while len(writes) > remaining:
             with self._noting_failure():
-                self.tiles.append(writes.popleft().result())
+                self.tiles += writes.popleft().result()
 
     def _develop(self, shot: Shot) -> np.ndarray:
         self.remarks.update(shot.remarks)
         return self.developer.develop(shot, self.device)
 
-    def _write(self, job: Job, image: np.ndarray) -> Tile:
+    def _write(self, job: Job, image: np.ndarray) -> list[Tile]:
         content = encode(image, self.given.format, self.given.quality or QUALITY, job.source)
         storage.write_bytes(job.target, content)
-        return Tile.of(job.target, image) if self.given.page else None
+        return [Tile.of(job.target, image)] if self.given.page else []
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
@@ -204,13 +205,17 @@ def main() -> None:
     given = parse(sys.argv[1:])
     device = choose_device(given.device)
     jobs = jobs_of(given)
-    model = open_model(str(_checkpoint(given)), device)
+    if given.page:
+        refuse_foreign(Path(given.output) / PAGE, SHEET, "no page of develop.py: move it, or leave out --page")
+    if given.camera and all(job.source.suffix.lower() in CAMERA_FILES for job in jobs):
+        raise UserError("--camera is for mosaics that are not camera files, and there is none: leave it out")
+    model = open_model(str(choice.chosen(given)[2]), device)
     profile = camera.load(Path(given.camera)) if given.camera else None
     plain, size = (profile.sensor, profile.size) if profile else (model.sensor, (0, 0))
     wishes = Wishes(given.wb, given.ev, bits=16 if given.format == "tif16" else 8)
     developer = Developer(model, wishes, plain, size)
-    missing = jobs if given.overwrite else [job for job in jobs if not job.target.exists()]
-    kept = [job.target for job in jobs if job not in missing]
+    kept = [] if given.overwrite else [job.target for job in jobs if job.target.exists()]
+    missing = [job for job in jobs if job.target not in set(kept)] if kept else jobs
     if kept:
         note(
             f"{len(kept)} of {len(jobs)} photographs are there already and are kept, however they were developed: "
@@ -225,20 +230,13 @@ def main() -> None:
         note(f"{files} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
-    if given.page and (tiles := [*batch.tiles, *map(Tile.of_file, kept)]):
+    if given.page and (tiles := batch.tiles + tiles_of(kept)):
         print(f"page: {write_contact_sheet(Path(given.output), tiles)}")
     if batch.failed:
         for sentence in batch.failed:
             print(f"error: {printable(sentence)}", file=sys.stderr)
         print(f"{len(batch.failed)} of {len(missing)} files could not be developed", file=sys.stderr)
         sys.exit(1)
-
-
-def _checkpoint(given: argparse.Namespace) -> Path:
-    """The checkpoint that the command line names: a file, a released model, a step of a run, or its best."""
-    if given.checkpoint:
-        return zoo.locate(given.checkpoint)
-    return find_checkpoint(open_run(given.runs, given.run or default.run)[0], given.step)
 
 
 if __name__ == "__main__":

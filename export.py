@@ -23,22 +23,20 @@ import torch
 
 import storage
 from config import config as default
-from config import open_run
 from data.conditions import check_noted
 from data.files import Reader
-from data.folders import Split, mosaics, open_dataset
+from data.folders import Split, mosaics
 from data.inputs import PACKED_CHANNELS, WITH_CONTEXT
 from data.notes import note
 from data.sensor import offsets
 from errors import UserError, run_cli
 from evaluation.metrics import psnr, to_8_bit
-from evaluation.tables import find_checkpoint
 from exporting import gpu, packages, scenes
 from exporting.checks import Reference, check, milliseconds
 from exporting.graphs import RAW_INPUTS
 from exporting.score import FORMULAS, score
 from exporting.targets import PRECISIONS, TARGETS, PhoneFile, Source, choose_targets, file_names
-from pretrained import zoo
+from tasks import choice
 from tasks.data import open_data
 from tasks.model import Model, open_model
 from training.log import Progress
@@ -53,11 +51,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line. Exits with status 2 for options that do not fit together."""
     options = argparse.ArgumentParser("export.py", description="Export a generator to a phone's model file.")
     add = options.add_argument
-    add("--run", metavar="NAME", help=f"the run (default: {default.run}, unless there is --checkpoint)")
-    add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    add("--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the best ranked)")
+    choice.add_options(options, unless="--checkpoint")
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
-    add("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file, or released:NAME")
     add("-o", "--output", metavar="DIR", help="folder of the model files and of export.json")
     add("--to", nargs="+", choices=TARGETS, metavar="T", help="onnx, tflite (default: those that hold the model)")
     add("--precision", nargs="+", choices=PRECISIONS, metavar="P", help="fp32, fp16, int8 (default: fp32 fp16)")
@@ -127,11 +122,10 @@ class Job:
 
 def open_job(given: argparse.Namespace) -> Job:
     """All that the command line names. Raises `UserError` if int8 has nothing to be calibrated on."""
-    run, config = open_run(given.runs, given.run, given.data_root or "") if given.run else (None, None)
-    path = zoo.locate(given.checkpoint) if given.checkpoint else find_checkpoint(run, given.step)
+    _, config, path = choice.chosen(given, given.data_root or "")
     model = open_model(str(path), torch.device("cpu"))
     source = Source(model.name, model.generator, model.spec.input_format, model.sensor, given.raw_input)
-    reader = Reader(model.sensor, normalisation=model.normalisation)
+    reader = Reader(model.sensor, normalisation=model.normalisation, lens_shading=model.lens_shading)
     own, int8 = {}, "int8" in given.precision
     if config and not (given.images and (given.calibrate or not int8)):
         own, reader, _ = open_data(config)
@@ -146,12 +140,8 @@ def open_job(given: argparse.Namespace) -> Job:
 
 def _compared(given: argparse.Namespace, own: dict[str, Split], calibrated: Split | None) -> tuple[Split | None, str]:
     """The mosaics to compare on, of those that there are the best, and what they are called; None: made-up ones."""
-    if given.targets:
-        return open_dataset("folders", "", given.images, given.targets, "yes", val=0, test=0)[
-            "train"
-        ], "mosaics of --images"
     if given.images:
-        return mosaics(Path(given.images)), "mosaics of --images"
+        return mosaics(Path(given.images), Path(given.targets) if given.targets else None), "mosaics of --images"
     for split in ("val", "train"):
         if own.get(split):
             return own[split], f"{split} mosaics of the run {given.run}"
@@ -235,7 +225,8 @@ def describe(given: argparse.Namespace, job: Job, done: Sequence[tuple[PhoneFile
 
 
 def write(folder: Path, done: Sequence[tuple[PhoneFile, dict[str, Any]]], description: dict[str, Any]) -> None:
-    """Write the files, and export.json last."""
+    """Write the files, and export.json last: there is none as long as it would not describe all of them."""
+    (folder / "export.json").unlink(missing_ok=True)
     for file, _ in done:
         storage.write_bytes(folder / file.name, file.content)
     storage.write_json(folder / "export.json", description)

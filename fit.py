@@ -41,6 +41,7 @@ RESUMABLE = {
     "data.raw",
     "data.photos",
     "data.exclude",
+    "data.camera",
     "data.workers",
     "data.cache",
     "data.cache_dir",

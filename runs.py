@@ -24,11 +24,11 @@ from config import config as default
 from config import open_run
 from data.notes import note
 from errors import printable, run_cli
-from evaluation.comparison import MOST_RUNS, incomparable, refuse_foreign, write_comparison
+from evaluation.comparison import FOREIGN, KIND, MOST_RUNS, incomparable, write_comparison
 from evaluation.health import alarms
 from evaluation.history import read_history, read_summary, read_usage
 from evaluation.metrics import MEASURES
-from evaluation.report import table
+from evaluation.report import refuse_foreign, table
 from evaluation.text_table import text_table
 from tasks.runs import (
     Overview,
@@ -178,7 +178,7 @@ def _section(heading: str, content: dict) -> None:
 def compare_runs(given: argparse.Namespace) -> None:
     """Print how runs differ in settings and figures, and write a page with their learning curves."""
     page = Path(given.page or Path(given.runs) / "compare.html")
-    refuse_foreign(page)
+    refuse_foreign(page, KIND, FOREIGN)
     folders, configs, logs, rows = {}, {}, {}, []
     for name in given.names:
         folders[name], configs[name] = open_run(given.runs, name)

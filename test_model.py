@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import storage
-from config import Config, open_run, to_dict
+from config import Config, to_dict
 from config import config as default
 from data.camera import notes_of
 from data.conditions import check_noted
@@ -39,6 +39,7 @@ from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, write_report
 from evaluation.tables import find_checkpoint, full_name
 from pretrained import zoo
+from tasks import choice
 from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
 from tasks.model import Model, open_model
@@ -52,10 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line. Exits with status 2 for options that do not fit together."""
     options = argparse.ArgumentParser("test_model.py", description="Render and score mosaics with a model.")
     add = options.add_argument
-    add("--run", metavar="NAME", help=f"the run (default: {default.run}, unless there is --input)")
-    add("--runs", default=default.runs, metavar="DIR", help="the folder of all runs (%(default)s)")
-    add("--step", type=int, metavar="N", help="the run's checkpoint of this step (default: the best ranked)")
-    add("--checkpoint", metavar="FILE", help="a checkpoint of fit.py, a released file, or released:NAME")
+    choice.add_options(options, unless="--input")
     add("--compare", nargs="+", default=[], metavar="MODEL", help="more runs (their best), files, or released:NAME")
     add("--split", choices=("test", "val"), help="split of the run's dataset (default: test)")
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
@@ -128,8 +126,7 @@ class Subject:
 
 def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
     """The checkpoint that the command line names: a file, a step of a run, or the run's best."""
-    run, config = open_run(given.runs, given.run, given.data_root or "") if given.run else (None, None)
-    path = zoo.locate(given.checkpoint) if given.checkpoint else find_checkpoint(run, given.step)
+    run, config, path = choice.chosen(given, given.data_root or "")
     model = open_model(str(path), device)
     return Subject(run, config or model.config, path, model)
 

@@ -127,7 +127,7 @@ def check_not_turned(path: Path) -> None:
 
 
 @contextmanager
-def _libraw(path: Path) -> Iterator:
+def libraw(path: Path) -> Iterator:
     """The file in LibRaw. rawpy takes names in UTF-8 only; of a file object it reads everything, to memory, at once."""
     import rawpy
 
@@ -148,7 +148,7 @@ def _opened(path: Path) -> Iterator:
     """The file in LibRaw, not decoded yet. Raises `UserError` if its pixels are not a Bayer mosaic."""
     import rawpy
 
-    with _libraw(path) as raw:
+    with libraw(path) as raw:
         pattern = raw.raw_pattern if raw.raw_type == rawpy.RawType.Flat else None  # linear DNG is a stack of colours
         if pattern is None or pattern.shape != (2, 2) or raw.num_colors != 3:  # X-Trans is 6x6, quad Bayer 4x4
             raise _not_bayer(path)

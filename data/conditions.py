@@ -51,7 +51,7 @@ def gains_of(path: Path, mosaic: np.ndarray, sensor: Sensor, normalisation: str)
     if normalisation == "white_balance":
         exposure = 1.0
     elif exposure is None:
-        if normalisation in NEEDS_NOTES:
+        if normalisation == "as_shot":
             note(f"no exposure is noted for {path.parent}: each is estimated; --data.normalise white_balance leaves it")
         exposure = exposure_gain(mosaic, sensor)
     return red * exposure, exposure, blue * exposure

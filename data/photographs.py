@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import storage
-from data.camera_files import CAMERA_FILES
+from data.camera_files import CAMERA_FILES, libraw
 from data.files import open_image, reading
 from errors import UserError
 
@@ -118,8 +118,16 @@ def _encode(image: np.ndarray, kind: str, quality: int, notes) -> bytes:
 
     buffer = io.BytesIO()
     options = {"format": "jpeg", "quality": quality} if kind == "jpg" else {"format": "png", "compress_level": 3}
-    Image.fromarray(image).save(buffer, **options, exif=notes.tobytes(), icc_profile=_srgb())
+    Image.fromarray(image).save(buffer, **options, exif=_to_bytes(notes), icc_profile=_srgb())
     return buffer.getvalue()
+
+
+def _to_bytes(notes) -> bytes:
+    """EXIF as bytes; empty if a camera noted something that EXIF cannot hold."""
+    try:
+        return notes.tobytes()
+    except Exception:  # Pillow raises many types for it
+        return b""
 
 
 def _encode_tiff(image: np.ndarray, notes) -> bytes:
@@ -178,10 +186,9 @@ def _read_exif(source: Path) -> tuple[dict, dict]:
 
 def _libraw_notes(source: Path) -> dict[int, object]:
     """The few notes that LibRaw gives of any camera file."""
-    import rawpy
     from PIL.ExifTags import Base
 
-    with open(source, "rb") as file, rawpy.imread(file) as raw:
+    with libraw(source) as raw:
         other = raw.other
     known = {
         Base.ISOSpeedRatings: round(other.iso_speed),

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from errors import UserError
 from evaluation.charts import COLOURS, compared_curves
 from evaluation.health import alarms
-from evaluation.report import write_page
+from evaluation.report import refuse_foreign, write_page
 from evaluation.tables import read_best
 
 KIND = "Learned ISP, comparison of runs"
+FOREIGN = "no page of runs.py: name another file with --page"
 MOST_RUNS = COLOURS  # that can be told apart in a chart
 
 
@@ -19,7 +19,7 @@ def write_comparison(path: Path, scores: dict, settings: dict, logs: Mapping[str
 
     Raises `UserError` if another file is at `path`.
     """
-    refuse_foreign(path)
+    refuse_foreign(path, KIND, FOREIGN)
     write_page(
         path,
         "compare.html",
@@ -31,17 +31,6 @@ def write_comparison(path: Path, scores: dict, settings: dict, logs: Mapping[str
         charts=compared_curves(logs),
         alarms=[f"{run}: {sentence}" for run, log in logs.items() for sentence in alarms(log)],
     )
-
-
-def refuse_foreign(path: Path) -> None:
-    """Raise `UserError` if something else than a page of `write_comparison` is at `path`."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            own = KIND.encode() in file.read(2000)
-    else:
-        own = not path.exists()
-    if not own:
-        raise UserError(f"{path} exists and is no page of runs.py: name another file with --page")
 
 
 def incomparable(runs: Mapping[str, Path]) -> list[str]:

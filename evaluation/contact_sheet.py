@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data.files import reading
+from data.notes import note
+from errors import UserError
 from evaluation.report import write_page
 
 SIDE = 480  # pixels of a small picture's longer side
-PAGE = "index.html"
+PAGE, SHEET = "index.html", "Developed photographs"  # its name, and its kind
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,24 @@ class Tile:
         reduced = image[::step, ::step]
         picture = Image.fromarray(reduced if image.dtype == np.uint8 else (reduced >> 8).astype(np.uint8))
         picture.thumbnail((SIDE, SIDE))
+        picture = picture.convert("RGB")
         buffer = io.BytesIO()
         picture.save(buffer, "jpeg", quality=85)
         return cls(file, image.shape[:2], buffer.getvalue())
 
-    @classmethod
-    def of_file(cls, file: Path) -> "Tile":
-        """The tile of a photograph that is on the disk."""
-        import imageio.v3 as iio
 
-        return cls.of(file, iio.imread(file))
+def tiles_of(files: Sequence[Path]) -> list[Tile]:
+    """The tiles of photographs on the disk. A file that cannot be read is left out, with a note."""
+    import imageio.v3 as iio
+
+    tiles = []
+    for file in files:
+        try:
+            with reading(file):
+                tiles.append(Tile.of(file, iio.imread(file)))
+        except UserError as error:
+            note(f"{PAGE} goes without a photograph: {error}")
+    return tiles
 
 
 def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
@@ -55,5 +66,5 @@ def write_contact_sheet(folder: Path, tiles: Sequence[Tile]) -> Path:
     ]
     page = folder / PAGE
     title = folder.absolute().name
-    write_page(page, "contact_sheet.html", title=title, kind="Developed photographs", warnings=[], tiles=shown)
+    write_page(page, "contact_sheet.html", title=title, kind=SHEET, warnings=[], tiles=shown)
     return page

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 import storage
+from errors import UserError
 from evaluation.charts import learning_curves, ranking_chart
 from evaluation.health import alarms
 
@@ -91,6 +92,17 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     )
     content = environment.get_template(template).render(values)
     storage.write_bytes(path, content.encode(errors="replace"))  # file names need not be Unicode
+
+
+def refuse_foreign(path: Path, kind: str, sentence: str) -> None:
+    """Raise `UserError`, "PATH exists and is " and the `sentence`, unless nothing or a page of this `kind` is there."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            own = kind.encode() in file.read(2000)
+    else:
+        own = not path.exists()
+    if not own:
+        raise UserError(f"{path} exists and is {sentence}")
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

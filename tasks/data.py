@@ -113,10 +113,8 @@ def _check_simulated(file: Path, sensor: Sensor) -> None:
         return
     try:
         content = json.loads(file.read_text("utf-8-sig"))
-        if (
-            "sensor" in content and "camera" not in content
-        ):  # a profile, perhaps of another camera: data.camera names one
-            return
+        if "camera" not in content and "sensor" in content:
+            return  # a profile, perhaps of another camera: --data.camera names that of the mosaics
         known = content["camera"]
         simulated = Sensor(known["cfa"], tuple(known["black"]), known["white"])
     except (ValueError, KeyError, TypeError, RecursionError, UserError):

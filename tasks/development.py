@@ -9,14 +9,14 @@ import torch
 from config import config as default
 from data.cache import free_memory
 from data.camera_files import CAMERA_FILES, CameraFile, read_with_notes
-from data.conditions import Gains, gains_of, gray_world, noted
+from data.conditions import BALANCED, Gains, gains_of, gray_world, noted
 from data.files import Reader, reading
+from data.notes import note
 from data.photographs import upright
 from data.sensor import Sensor
 from errors import UserError
 from tasks.model import Model
 
-BALANCED = ("as_shot", "gray_world", "white_balance")  # normalisations after which a neutral light is expected
 ISO_STOPS = 1.0  # beyond the training's ISO range
 LIGHT = 1.1  # factor by which gains may be outside of those of the training
 PHOTOGRAPH = 12  # bytes of a pixel: 16 bits of three colours, and what encodes them
@@ -63,6 +63,9 @@ class Developer:
         self.trained = red / green, blue / green  # the light of the training's mosaics
         if wishes.white_balance == "trained" and model.normalisation in BALANCED and not model.camera:
             raise UserError(f"{model.source} does not say in what light it was trained: choose another --wb")
+        known = model.camera or run.data.rendering == "camera"
+        if wishes.white_balance not in ("", "trained") and model.normalisation not in BALANCED and not known:
+            note(f"{model.source} does not say in what light it was trained: that of the published gains is assumed")
 
     def read(self, path: Path) -> Shot:
         """Read one file. Raises `UserError` as `Reader` does, and for a white balance that it does not note."""
@@ -122,8 +125,10 @@ class Developer:
     def _remarks(self, notes: CameraFile) -> tuple[str, ...]:
         """What is outside of the camera, light and ISO that the model was trained on, as far as both are known."""
         camera, found = self.model.camera, []
-        if not camera:
-            return ()
+        if not camera:  # a released model, or one of mosaics without notes
+            return (
+                (f"of {notes.name}, the model of {self.model.trained_on}: colours may be wrong",) if notes.name else ()
+            )
         if camera.name and camera.name != notes.name:
             found.append(f"of another camera than {camera.name} ({notes.name or 'unknown'}): colours may be wrong")
         lowest, highest = camera.iso

@@ -40,6 +40,11 @@ class Model:
         """Its row of `models.MODELS`."""
         return model_spec(self.name)
 
+    @property
+    def trained_on(self) -> str:
+        """The camera that it was trained for, in words."""
+        return (self.camera.name if self.camera else "") or f"a camera without a name ({self.sensor})"
+
     def levels_for(self, data: Sensor) -> Sensor:
         """Black levels to subtract: the model's own if CFA order and white level match, else the data's.
 
@@ -59,10 +64,8 @@ class Model:
     def note_another_camera(self, notes: Sequence[CameraFile]) -> None:
         """Print a note if camera files are not known to be of the camera that this model was trained on."""
         found = {each.name for each in notes} - {""}
-        known = self.camera.name if self.camera else ""
-        if others := sorted(found - {known}):
-            trained = known or f"a camera of {self.sensor}"
-            note(f"{self.source} was trained on {trained}, and these are of {others[0]}: colours may be wrong")
+        if others := sorted(found - {self.camera.name if self.camera else ""}):
+            note(f"{self.source} was trained on {self.trained_on}, these are of {others[0]}: colours may be wrong")
 
     @torch.inference_mode()
     def develop(self, mosaic: Tensor, sensor: Sensor, gains: Gains | None = None, bits: Literal[8, 16] = 8) -> Tensor:

@@ -15,7 +15,18 @@ from tasks.modes import MODES, planned_steps
 MOST_CHANGED = 16  # settings; a run that differs in more from every preset is of none of them
 # Where things are, and what does not change the result: two runs of one preset may differ in these.
 PLACES = {
-    *("run", "runs", "device", "data.root", "data.raw", "data.photos", "data.workers", "data.cache", "data.cache_dir"),
+    *(
+        "run",
+        "runs",
+        "device",
+        "data.root",
+        "data.raw",
+        "data.photos",
+        "data.camera",
+        "data.workers",
+        "data.cache",
+        "data.cache_dir",
+    ),
     *("backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"),
 }
 TRACES = ("config.json", "log.jsonl", "last.pt", "checkpoints")  # a folder with one of these is, or was, a run

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from data.planes import from_planes, to_planes
+from data.sensor import CFA_ORDERS, Sensor, offsets
+from errors import UserError
+
+BLACK, WHITE = (64.0, 63.0, 65.0, 60.0), 1023.0
+
+
+@pytest.mark.parametrize("cfa", CFA_ORDERS)
+def test_planes_are_r_gr_gb_b_of_any_order(cfa):
+    sensor = Sensor(cfa, BLACK, WHITE)
+    mosaic = torch.zeros(1, 1, 4, 6)
+    for value, channel, black in zip((0.1, 0.2, 0.3, 0.4), ("R", "Gr", "Gb", "B"), BLACK, strict=True):
+        row, column = offsets(cfa)[channel]
+        mosaic[..., row::2, column::2] = (black + value * (WHITE - black)) / WHITE
+    expected = torch.tensor([0.1, 0.2, 0.3, 0.4])[None, :, None, None].expand(1, 4, 2, 3)
+    torch.testing.assert_close(to_planes(mosaic, sensor), expected)
+
+
+@pytest.mark.parametrize("cfa", CFA_ORDERS)
+def test_there_and_back_are_the_same_digital_numbers(cfa):
+    sensor = Sensor(cfa, BLACK, WHITE)
+    mosaic = torch.randint(65, 1024, (2, 1, 8, 10), generator=torch.Generator().manual_seed(0))
+    again = from_planes(to_planes(mosaic / WHITE, sensor), sensor)
+    assert again.dtype == torch.uint16 and torch.equal(again.long(), mosaic)
+
+
+def test_planes_are_clipped_on_both_ways():
+    sensor = Sensor("grbg", BLACK, WHITE)
+    dark, bright = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 1.5)
+    assert to_planes(dark, sensor).eq(0).all() and to_planes(bright, sensor).eq(1).all()
+    outside = torch.tensor([-1.0, 0.0, 1.0, 2.0]).view(1, 4, 1, 1)
+    assert from_planes(outside, sensor).flatten().long().tolist() == [63, 64, 60 + 963, 1023]
+
+
+def test_impossible_sizes_and_levels_are_refused():
+    with pytest.raises(UserError, match="even sides"):
+        to_planes(torch.zeros(1, 1, 3, 4), Sensor("rggb", BLACK, WHITE))
+    with pytest.raises(OverflowError):
+        from_planes(torch.zeros(1, 4, 1, 1), Sensor("rggb", BLACK, 1 << 18))

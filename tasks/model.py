@@ -43,7 +43,7 @@ class Model:
     @property
     def trained_on(self) -> str:
         """The camera that it was trained for, in words."""
-        return (self.camera.name if self.camera else "") or f"a camera without a name ({self.sensor})"
+        return (self.camera.name if self.camera else "") or f"a camera of {self.sensor}"
 
     def levels_for(self, data: Sensor) -> Sensor:
         """Black levels to subtract: the model's own if CFA order and white level match, else the data's.

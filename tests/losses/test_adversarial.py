@@ -1,4 +1,4 @@
-"""The relativistic losses with critics whose logits, gradients and penalties are known."""
+"""The adversarial losses with critics whose logits, gradients and penalties are known."""
 
 from math import exp, log
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from losses.adversarial import RelativisticLoss, discriminator_loss, generator_loss, penalised_logits
+from losses.adversarial import LeastSquaresLoss, RelativisticLoss, discriminator_loss, generator_loss, penalised_logits
 
 GRADIENT = torch.tensor([1.0, -2.0, 3.0])  # of the linear critic; its squared norm is 14
 
@@ -133,3 +133,54 @@ def test_real_features_are_a_constant_of_the_generator_s_gradient(critic):
 def test_statistics_are_detached(critic):
     loss, statistics = RelativisticLoss(10).discriminator(critic, random(2, 4), random(2, 4, seed=1))
     assert loss.requires_grad and not any(value.requires_grad for value in statistics.values())
+
+
+# --- least squares ---------------------------------------------------------------------------------------------------
+
+
+def maps(features: torch.Tensor) -> torch.Tensor:
+    """A critic that returns its features, as a map of logits (N, h, w)."""
+    return features
+
+
+FAKE, REAL = torch.tensor([[[0.0, 0.5], [2.0, -1.0]]]), torch.tensor([[[1.0, 0.0], [3.0, 1.0]]])
+
+
+def test_least_squares_by_hand():
+    loss = LeastSquaresLoss()
+    assert loss.generator(maps, FAKE, REAL).item() == pytest.approx((1 + 0.25 + 1 + 4) / 4)
+    actual, statistics = loss.discriminator(maps, FAKE, REAL)
+    assert actual.item() == pytest.approx((0 + 0.25 + 4 + 1) / 4 + (0 + 1 + 4 + 0) / 4)
+    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(
+        {"loss": actual.item(), "gap": (1 + 0 + 3 + 1) / 4 - (0 + 0.5 + 2 - 1) / 4}
+    )
+
+
+def test_least_squares_halved_is_half_for_the_critic_alone():
+    whole, half = LeastSquaresLoss(), LeastSquaresLoss(halved=True)
+    assert half.discriminator(maps, FAKE, REAL)[0].item() == whole.discriminator(maps, FAKE, REAL)[0].item() / 2
+    assert half.discriminator(maps, FAKE, REAL)[1]["gap"] == whole.discriminator(maps, FAKE, REAL)[1]["gap"]
+    assert half.generator(maps, FAKE, REAL) == whole.generator(maps, FAKE, REAL)
+
+
+def test_least_squares_is_zero_at_its_targets():
+    ones, zeros = torch.ones(2, 3, 3), torch.zeros(2, 3, 3)
+    assert LeastSquaresLoss().generator(maps, ones, zeros) == 0
+    assert LeastSquaresLoss().discriminator(maps, zeros, ones)[0] == 0
+
+
+def test_least_squares_gradients(critic):
+    """The generator's reaches the fake features; the critic's reaches its parameters and no features."""
+    fake, real = random(3, 4).requires_grad_(), random(3, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: LeastSquaresLoss().generator(critic, x, real), (fake,))
+    parameters = dict(critic.named_parameters())
+
+    def loss(*values: torch.Tensor) -> torch.Tensor:
+        named = dict(zip(parameters, values, strict=True))
+        return LeastSquaresLoss().discriminator(lambda x: torch.func.functional_call(critic, named, x), fake, real)[0]
+
+    assert torch.autograd.gradcheck(loss, tuple(parameters.values()))
+    actual, statistics = LeastSquaresLoss().discriminator(critic, fake, real)
+    actual.backward()
+    assert fake.grad is None and real.grad is None and all(p.grad.any() for p in critic.parameters())
+    assert not any(value.requires_grad for value in statistics.values())

@@ -14,7 +14,7 @@ FUNCTIONS = {"psnr": psnr, "ssim": ssim, "mae": mae, "kl": kl, "angle": angle}
 
 def flat(*values: float, side: int = 12) -> torch.Tensor:
     """Planes of one value each, (1, C, side, side)."""
-    return torch.tensor(values).view(1, -1, 1, 1).expand(1, -1, side, side).clone()
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1).expand(1, -1, side, side).clone()
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -15,7 +15,8 @@ from data.files import Reader
 from data.planes import from_planes, to_planes
 from data.sensor import Sensor
 from errors import UserError
-from evaluation.raw_measures import kl, psnr, ssim
+from evaluation.metrics import Measure
+from evaluation.raw_measures import RAW_MEASURES, kl, psnr, ssim
 from evaluation.tables import checkpoints, read_best, read_table, write_ranking
 from tasks.raw_scoring import MapperScorer, by_direction, columns_of, open_tables, score_maps, write_results
 
@@ -191,6 +192,12 @@ def test_columns_are_those_of_the_protocol_in_both_directions(cameras):
 def test_wrong_protocols_and_measures_are_refused(cameras, measures, protocol, message):
     with pytest.raises(UserError, match=message):
         columns_of(cameras, measures, protocol)
+
+
+def test_a_measure_of_planes_needs_a_function(cameras, monkeypatch):
+    monkeypatch.setitem(RAW_MEASURES, "network", Measure("Network", "", False, 2, None))
+    with pytest.raises(UserError, match="measure 'network_ab' has no function: planes are not scored by networks"):
+        score_maps({"identity": identity}, cameras, columns_of(cameras, ["network"]), CPU)
 
 
 def test_without_pairs_nothing_is_scored(run):

@@ -114,7 +114,7 @@ def main() -> None:
     for path in wanted if len(wanted) <= 10 else ():
         if table := tables.read(path):
             print(path.stem, *(f"{column} {value:.4f}" for column, value in table.mean.items()), sep="  ")
-    for column, source in (scorer.scoring_set.notes if scorer.scoring_set else {}).items():
+    for column, source in scorer.notes.items():
         if source.startswith("random"):
             note(f"{column} was computed with random weights: compare it within this table only")
     done = sum(tables.is_complete(path) for path in wanted)

@@ -80,7 +80,7 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     2e-4. Source: Wang, Bovik, Sheikh and Simoncelli, IEEE Transactions on Image Processing 13(4), 2004.
     """
     require_side(image, SSIM_MINIMUM, "SSIM")
-    similarity, _ = _similarity(*_to_unit_range(image, target))
+    similarity, _ = mean_similarity(*_to_unit_range(image, target))
     return similarity.mean()
 
 
@@ -95,11 +95,11 @@ def ms_ssim(image: Tensor, target: Tensor) -> Tensor:
     (image, target), score = _to_unit_range(image, target), 1.0
     *finer, coarsest = SCALE_POWERS
     for power in finer:
-        _, structure = _similarity(image, target)
+        _, structure = mean_similarity(image, target)
         score = score * structure.relu() ** power
         # TensorFlow repeats the last row of an odd side; averaging the row with its copy is averaging the row alone.
         image, target = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (image, target))
-    similarity, _ = _similarity(image, target)
+    similarity, _ = mean_similarity(image, target)
     return (score * similarity.relu() ** coarsest).mean()
 
 
@@ -190,8 +190,8 @@ def _bands(height: int, width: int, margin: int = 0) -> Iterator[slice]:
     return (slice(top, top + rows + margin) for top in range(0, height - margin, rows))
 
 
-def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(SSIM, its contrast-structure factor alone) of each channel: (3, H, W) twice, in [0, 1] -> (3,), (3,)."""
+def mean_similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(SSIM, its contrast-structure factor alone) of each channel: (C, H, W) twice, in [0, 1] -> (C,), (C,)."""
     height, width, margin = *x.shape[1:], WINDOW - 1
     sums = sum(_sum_similarity(x[:, band], y[:, band]) for band in _bands(height, width, margin))
     similarity, structure = sums / ((height - margin) * (width - margin))

@@ -1,11 +1,13 @@
 """Protocols: which measures a table of scores has, and which implementation computes each of them.
 
-To add a protocol, write a row in `PROTOCOLS`. To add a measure to the protocols, see `evaluation.metrics`.
+To add a protocol, write a row in `PROTOCOLS`. To add a measure to the protocols, see `evaluation.metrics`, and
+`evaluation.raw_measures` for those of planes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +18,51 @@ from evaluation.metrics import (
     MS_SSIM_MINIMUM,
     SSIM_MINIMUM,
     Function,
+    Measure,
     broadcast_pair,
     require_side,
     to_8_bit,
 )
+from evaluation.raw_measures import RAW_MEASURES, directed
+
+Scored = Literal["images", "planes"]  # 8-bit RGB (..., 3, H, W); a mosaic's floating point planes (N, C, H, W)
+OUTPUTS = {"images": "photographs", "planes": "mosaics of another camera"}  # in words
 
 NETWORK_MINIMUM = 32  # pixels of the shorter side that AlexNet's last layers need; VGG-16 (DISTS) needs no more
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to score images, as papers name it."""
+    """A way to score images, or the planes of mosaics, as papers name it."""
 
     # One line. Score tables store it and count as scored only with the same text: a change makes them stale.
     summary: str
-    measures: tuple[str, ...]  # its usual columns, names in MEASURES
-    functions: dict[str, Function] | None = None  # by column, replacing those in MEASURES; None: use MEASURES
+    measures: tuple[str, ...]  # its usual columns, names in MEASURES, or in RAW_MEASURES for planes
+    functions: dict[str, Function] | None = None  # by column, replacing those of the measures; None: use these
+    scored: Scored = "images"  # what its functions compare
+
+
+def find_protocol(name: str, scored: Scored | None = None) -> Protocol:
+    """The row of `PROTOCOLS`. Raises `UserError` if it is unknown, or does not score what is `scored` here."""
+    if name not in PROTOCOLS:
+        raise UserError(f"unknown protocol '{name}'; known are: {', '.join(PROTOCOLS)}")
+    if scored not in (None, PROTOCOLS[name].scored):
+        fitting = ", ".join(other for other, row in PROTOCOLS.items() if row.scored == scored)
+        raise UserError(
+            f"protocol '{name}' scores {OUTPUTS[PROTOCOLS[name].scored]}, but this model makes {OUTPUTS[scored]}: "
+            f"choose one of {fitting}"
+        )
+    return PROTOCOLS[name]
+
+
+def measures_of(protocol: str) -> dict[str, Measure]:
+    """The measures by column that tables of this protocol can have; those of planes also for each direction alone."""
+    return MEASURES if find_protocol(protocol).scored == "images" else directed(RAW_MEASURES)
+
+
+def all_measures() -> dict[str, Measure]:
+    """The measures of all protocols by column, for headings and options; of one name, that of images."""
+    return directed(RAW_MEASURES) | MEASURES
 
 
 def choose(protocol: str, names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -39,10 +70,8 @@ def choose(protocol: str, names: Sequence[str] = ()) -> tuple[str, ...]:
 
     Raises `UserError` for an unknown protocol, and for a measure that the protocol does not have.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol '{protocol}'; known are: {', '.join(PROTOCOLS)}")
-    own = PROTOCOLS[protocol].functions
-    known = [name for name, measure in MEASURES.items() if own is None or name in own or measure.function is None]
+    measures, own = measures_of(protocol), PROTOCOLS[protocol].functions
+    known = [name for name, measure in measures.items() if own is None or name in own or measure.function is None]
     for name in names:
         if name not in known:
             raise UserError(f"protocol '{protocol}' has no measure '{name}'; known are: {', '.join(known)}")
@@ -51,20 +80,21 @@ def choose(protocol: str, names: Sequence[str] = ()) -> tuple[str, ...]:
 
 def needs_network(protocol: str, name: str) -> bool:
     """Whether a pretrained network computes this column, one of those that `choose` returns."""
-    return MEASURES[name].function is None and name not in (PROTOCOLS[protocol].functions or {})
+    return measures_of(protocol)[name].function is None and name not in (PROTOCOLS[protocol].functions or {})
 
 
 def build(protocol: str, names: Sequence[str], network: Callable[[str], nn.Module]) -> dict[str, Function]:
     """The function of each column that `choose` returns: images and targets (..., 3, H, W) -> scores (...).
 
+    Those of a protocol that scores planes take planes and truth (N, C, H, W) -> (N,), and need no network.
     `network(name)` is called once for each column with `needs_network`. It returns a module on the images' device that
     takes two float tensors (N, 3, H, W) in [0, 1] and returns (N,).
     """
-    columns = choose(protocol, names)
+    columns, measures = choose(protocol, names), measures_of(protocol)
     own = PROTOCOLS[protocol].functions
-    functions = {name: measure.function for name, measure in MEASURES.items()} if own is None else own
+    functions = {name: measure.function for name, measure in measures.items()} if own is None else own
     return {
-        name: _of_network(network(name), MEASURES[name].label) if needs_network(protocol, name) else functions[name]
+        name: _of_network(network(name), measures[name].label) if needs_network(protocol, name) else functions[name]
         for name in columns
     }
 
@@ -129,5 +159,12 @@ PROTOCOLS = {
             "ssim": partial(_pyiqa, "ssim", SSIM_MINIMUM),
             "ms_ssim": partial(_pyiqa, "ms_ssim", MS_SSIM_MINIMUM),
         },
+    ),
+    "raw2raw": Protocol(
+        "raw-to-raw mapping: floating point planes, clipped to [0, 1], all channels and pixels; PSNR; SSIM with a "
+        "Gaussian of 11x11 pixels; mean absolute error; KL of histograms of 255 x, truncated, both ways, the mean over "
+        "channels; of each file in each direction, then the mean",
+        ("psnr", "ssim", "mae", "kl"),
+        scored="planes",
     ),
 }

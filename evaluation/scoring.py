@@ -1,10 +1,10 @@
 """Score many checkpoints on the same files; `evaluation.evaluators` says how one is scored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,31 +51,29 @@ class ScoringSet:
     notes: dict[str, str] = field(default_factory=dict)  # lines for the header of each score table
 
 
-class Scorer:
-    """Scores checkpoints on files that are read once, when the first checkpoint needs them.
+class CheckpointScorer:
+    """Writes the missing score tables of checkpoints; a subclass says how opened checkpoints are scored.
 
-    `at_once` models are evaluated in one batched pass; 0: 32 on a GPU, 1 on a CPU. A CPU is faster with one model in
-    each thread and few pixels at a time, which stay in its cache (benchmarks/scoring.py).
+    `group` checkpoints are claimed together, so that no other process scores them too.
     """
 
     def __init__(
-        self,
-        tables: ScoreTables,
-        load: Callable[[int], ScoringSet],  # with at most so many pixels a batch
-        open_model: Callable[[str, torch.device], OpenedModel],
-        device: torch.device,
-        at_once: int = 0,
+        self, tables: ScoreTables, open_model: Callable[[str, torch.device], Any], device: torch.device, group: int
     ):
-        if not 0 <= at_once <= MAX_AT_ONCE:
-            raise UserError(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {at_once}")
-        self.tables, self.load, self.open_model, self.device = tables, load, open_model, device
-        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-        self.stack = at_once or (32 if device.type == "cuda" else 1)  # models run as one
-        self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
-        self.group = max(self.stack, 8 * self.threads)  # checkpoints claimed together
-        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
-        self.scoring_set: ScoringSet | None = None
-        self.inputs: dict[tuple[Sensor, str], list[Tensor]] = {}
+        self.tables, self.open_model, self.device, self.group = tables, open_model, device, group
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Lines for the header of each score table."""
+        return {}
+
+    def kind_of(self, model: Any) -> Hashable:
+        """What models must have in common to be evaluated together."""
+        raise NotImplementedError
+
+    def evaluate(self, models: Sequence[Any]) -> list[tuple[dict, dict]]:
+        """(scores of each file, means) of each model; all are of one kind."""
+        raise NotImplementedError
 
     def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
         """Write the missing tables of `wanted`. Returns the checkpoints that cannot be scored, each with the reason.
@@ -106,14 +104,55 @@ class Scorer:
                     models[path] = self.open_model(str(path), self.device)
             except UserError as error:
                 failed[path] = str(error)
-        for kind in {(model.name, model.sensor) for model in models.values()}:
-            group = {path: model for path, model in models.items() if (model.name, model.sensor) == kind}
+        for kind in {self.kind_of(model) for model in models.values()}:
+            group = {path: model for path, model in models.items() if self.kind_of(model) == kind}
             for path, (rows, mean) in zip(group, self.evaluate(list(group.values())), strict=True):
                 if self.tables.header(path) == headers[path]:
-                    self.tables.write(path, rows, mean, **self.scoring_set.notes)
+                    self.tables.write(path, rows, mean, **self.notes)
                 else:
                     failed[path] = f"{path} changed while it was being scored: score it again"
         return failed
+
+
+def require_at_once(at_once: int) -> None:
+    """Raise `UserError` for a number of checkpoints in one pass that is too large or negative; 0: chosen by device."""
+    if not 0 <= at_once <= MAX_AT_ONCE:
+        raise UserError(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {at_once}")
+
+
+class Scorer(CheckpointScorer):
+    """Scores checkpoints on files that are read once, when the first checkpoint needs them.
+
+    `at_once` models are evaluated in one batched pass; 0: 32 on a GPU, 1 on a CPU. A CPU is faster with one model in
+    each thread and few pixels at a time, which stay in its cache (benchmarks/scoring.py).
+    """
+
+    def __init__(
+        self,
+        tables: ScoreTables,
+        load: Callable[[int], ScoringSet],  # with at most so many pixels a batch
+        open_model: Callable[[str, torch.device], OpenedModel],
+        device: torch.device,
+        at_once: int = 0,
+    ):
+        require_at_once(at_once)
+        self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+        self.stack = at_once or (32 if device.type == "cuda" else 1)  # models run as one
+        self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
+        super().__init__(tables, open_model, device, group=max(self.stack, 8 * self.threads))
+        self.load = load
+        self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
+        self.scoring_set: ScoringSet | None = None
+        self.inputs: dict[tuple[Sensor, str], list[Tensor]] = {}
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """Lines for the header of each score table; empty until something is scored."""
+        return self.scoring_set.notes if self.scoring_set else {}
+
+    def kind_of(self, model: OpenedModel) -> Hashable:
+        """Its architecture and its sensor: models that share both run as one, on the same inputs."""
+        return model.name, model.sensor
 
     def evaluate(self, models: Sequence[OpenedModel]) -> list[tuple[dict, dict]]:
         """(scores of each file, means) of each model. All models share one architecture and one sensor."""

@@ -46,7 +46,8 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
         seen = f"{config.backbones.vit} and AlexNet; demosaicing {config.data.demosaic}"
         facts = {"protocol": UnpairedEvaluator.summary, **facts, "features": seen}
         return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
-    floats = config.quirks.float_psnr and protocols.PROTOCOLS[protocol].functions is None
+    ours = protocols.find_protocol(protocol, "images").functions is None
+    floats = config.quirks.float_psnr and ours
     note_trained_on(run, split)
     columns = protocols.choose(protocol, measures or ("psnr_float" if floats else "psnr",))
     if not any(protocols.needs_network(protocol, column) for column in columns):
@@ -124,8 +125,8 @@ def build_test_evaluator(
 
     Measures that cannot be computed here are left out, with a note, unless the user has named them in `measures`.
     """
+    notes = {"protocol": f"{protocol}: {protocols.find_protocol(protocol, 'images').summary}"}
     columns = list(protocols.choose(protocol, measures))
-    notes = {"protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}"}
     side = min(map(shorter_side, photos))
     if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not measures:
         columns.remove("ms_ssim")

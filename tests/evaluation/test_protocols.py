@@ -9,7 +9,18 @@ import torch
 
 from errors import UserError
 from evaluation.metrics import MEASURES, Measure, delta_e_2000, image_by_image, ms_ssim, psnr, ssim
-from evaluation.protocols import PROTOCOLS, Protocol, build, choose, needs_network
+from evaluation.protocols import (
+    PROTOCOLS,
+    Protocol,
+    all_measures,
+    build,
+    choose,
+    find_protocol,
+    measures_of,
+    needs_network,
+)
+from evaluation.raw_measures import RAW_MEASURES, kl, mae
+from evaluation.raw_measures import psnr as raw_psnr
 from pretrained import perceptual
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +42,9 @@ def no_network(name: str) -> torch.nn.Module:
 
 def test_every_column_of_a_protocol_is_a_measure():
     for name, protocol in PROTOCOLS.items():
-        assert set(protocol.measures) <= set(MEASURES)
-        assert set(protocol.functions or ()) <= set(MEASURES)
+        measures = RAW_MEASURES if name == "raw2raw" else MEASURES
+        assert set(protocol.measures) <= set(measures)
+        assert set(protocol.functions or ()) <= set(measures)
         assert choose(name, protocol.measures) == protocol.measures
         assert "\n" not in protocol.summary and "truncated" in protocol.summary
 
@@ -57,6 +69,8 @@ def test_a_protocol_has_its_usual_columns_or_the_named_ones_in_their_order(proto
         ("papers", (), "unknown protocol 'papers'; known are: paper, ntire26, pyiqa"),
         ("paper", ("psnr", "mse"), "protocol 'paper' has no measure 'mse'; known are: psnr, .*, ssim, .*, delta_e"),
         ("pyiqa", ("delta_e",), "protocol 'pyiqa' has no measure 'delta_e'; known are: psnr, ssim, .*, dists$"),
+        ("raw2raw", ("lpips",), "no measure 'lpips'; known are: psnr, psnr_ab, psnr_ba, ssim, .*, angle_ba$"),
+        ("paper", ("kl",), "protocol 'paper' has no measure 'kl'; known are: psnr, psnr_float, .*, delta_e$"),
     ),
 )
 def test_an_unknown_name_lists_the_known_ones(protocol, names, message):
@@ -69,6 +83,47 @@ def test_the_paper_s_protocol_takes_the_functions_of_the_table():
     functions = build("paper", ("delta_e", "psnr", "ms_ssim", "ssim"), no_network)
     assert functions == {name: FUNCTIONS[name] for name in ("delta_e", "psnr", "ms_ssim", "ssim")}
     assert build("ntire26", ("psnr", "ssim", "delta_e"), no_network).items() <= functions.items()
+
+
+# --- planes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_protocol_of_planes_has_columns_for_each_direction_too():
+    assert choose("raw2raw") == ("psnr", "ssim", "mae", "kl")
+    assert choose("raw2raw", ["kl_ba", "psnr", "kl_ba"]) == ("kl_ba", "psnr")
+    functions = build("raw2raw", ["kl_ba", "psnr_ab", "psnr"], no_network)
+    assert functions == {"kl_ba": kl, "psnr_ab": raw_psnr, "psnr": raw_psnr}
+    labels = {name: measure.heading for name, measure in measures_of("raw2raw").items()}
+    assert len(labels) == 3 * len(RAW_MEASURES)
+    assert [labels[f"psnr{end}"] for end in ("", "_ab", "_ba")] == ["PSNR (dB)", "PSNR a->b (dB)", "PSNR b->a (dB)"]
+    assert measures_of("raw2raw")["psnr_ab"].higher_is_better and not measures_of("raw2raw")["kl_ab"].higher_is_better
+
+
+def test_what_scores_planes_is_refused_for_images_and_the_other_way_round():
+    assert find_protocol("raw2raw", "planes") is find_protocol("raw2raw") is PROTOCOLS["raw2raw"]
+    assert find_protocol("pyiqa", "images") is PROTOCOLS["pyiqa"]
+    message = "'raw2raw' scores mosaics of another camera, .* makes photographs: choose one of paper, ntire26, pyiqa$"
+    with pytest.raises(UserError, match=message):
+        find_protocol("raw2raw", "images")
+    with pytest.raises(UserError, match="'paper' scores photographs, .* another camera: choose one of raw2raw$"):
+        find_protocol("paper", "planes")
+
+
+def test_a_measure_and_a_protocol_of_planes_can_be_added(monkeypatch):
+    monkeypatch.setitem(RAW_MEASURES, "brightness", Measure("Brightness", "", False, 3, mae, of_floats=True))
+    monkeypatch.setitem(PROTOCOLS, "mine", Protocol("brightness of planes", ("brightness",), scored="planes"))
+    assert choose("mine") == ("brightness",) and choose("raw2raw", ["brightness_ba"]) == ("brightness_ba",)
+    assert build("mine", (), no_network) == {"brightness": mae}
+    with pytest.raises(UserError, match="choose one of raw2raw, mine"):
+        find_protocol("paper", "planes")
+
+
+def test_headings_of_all_protocols():
+    measures = all_measures()
+    assert measures.keys() == MEASURES.keys() | measures_of("raw2raw").keys()
+    for name in MEASURES.keys() & RAW_MEASURES.keys():  # one heading serves both
+        a, b = MEASURES[name], RAW_MEASURES[name]
+        assert (a.heading, a.higher_is_better, a.digits) == (b.heading, b.higher_is_better, b.digits)
 
 
 # --- networks --------------------------------------------------------------------------------------------------------
@@ -89,7 +144,8 @@ def test_a_network_is_built_once_and_gets_8_bit_levels_between_0_and_1(random_im
 
 
 def test_networks_compute_lpips_and_dists_alone():
-    for protocol in PROTOCOLS:
+    assert not any(needs_network("raw2raw", name) for name in measures_of("raw2raw"))
+    for protocol in PROTOCOLS.keys() - {"raw2raw"}:
         columns = [name for name in MEASURES if (protocol, name) != ("pyiqa", "delta_e")]
         assert [name for name in columns if needs_network(protocol, name)] == ["lpips", "lpips_plus", "dists"]
 
@@ -169,7 +225,7 @@ def test_an_added_protocol_is_chosen_and_built(added):
     assert choose("own") == ("mean_error", "own_network", "psnr")
     functions = build("own", (), lambda _: Distance())
     assert list(functions) == ["mean_error", "own_network", "psnr"] and functions["psnr"] is psnr
-    with pytest.raises(UserError, match="known are: paper, ntire26, pyiqa, own, replaced"):
+    with pytest.raises(UserError, match="known are: paper, ntire26, pyiqa, raw2raw, own, replaced"):
         choose("other")
 
 

@@ -14,7 +14,7 @@ from data.reference import Reference
 from data.sensor import SENSORS
 from errors import UserError
 from evaluation.tables import ScoreTables
-from tasks.scoring import build_measures, build_unpaired_evaluator, open_tables, validation_split
+from tasks.scoring import build_measures, build_test_evaluator, build_unpaired_evaluator, open_tables, validation_split
 
 CPU = torch.device("cpu")
 
@@ -115,3 +115,12 @@ def test_measures_name_the_weights_of_their_networks():
     functions, notes = build_measures("paper", ("psnr", "lpips"), "random", CPU)
     assert list(functions) == ["psnr", "lpips"]
     assert list(notes) == ["lpips"] and notes["lpips"].startswith("random")
+
+
+@pytest.mark.parametrize("options", ({}, {"as_released": True}))
+def test_a_protocol_for_mosaics_is_refused_for_photographs(make_run, options):
+    _, config = open_run(str(make_run().parent), "tiny")
+    with pytest.raises(UserError, match="'raw2raw' scores mosaics of another camera.*choose one of paper, ntire26"):
+        open_tables(Path("run"), replace(config, **options), "paired", "raw2raw")
+    with pytest.raises(UserError, match="'raw2raw' scores mosaics of another camera"):
+        build_test_evaluator((), "raw2raw", (), "random", CPU)

@@ -286,6 +286,71 @@ class Released:
 
 
 @dataclass(frozen=True)
+class SecondCamera:
+    """Task raw2raw: the camera b, to and from which the mosaics of `data`'s camera, a, are mapped."""
+
+    raw: str = ""
+    """Layout "folders": the folder of camera b's mosaics; data.raw is that of camera a's."""
+    camera: str = ""
+    """Camera b's profile (python -m data.camera); camera files need none."""
+    cfa: Cfa = _FUJIFILM.cfa
+    """Its colour order: top left 2x2 pixels, row by row."""
+    black_level: tuple[float, float, float, float] = _FUJIFILM.black_level
+    """Its black level of R, Gr, Gb, B, in digital numbers."""
+    white_level: float = _FUJIFILM.white_level
+    """Its white level in digital numbers."""
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Task raw2raw: training two mappers against two critics (*Unsupervised Raw-to-raw Mapping*, Eqs. 8 to 12)."""
+
+    steps: int = 85_750
+    """Steps of training: 50 epochs (section 4.1) of 6,860 patches a camera (docs/raw_to_raw.md)."""
+    start: Literal["identity", "transport"] = "identity"
+    """What the mappers start from: identity, or the linear map that carries one camera's colours to the other's, fitted
+    without pairs (data/raw_maps.py). The paper does not say."""
+    lr: float = 1e-5
+    """The mappers' learning rate (section 4.1)."""
+    critic_lr: float = 2e-5
+    """The critics' learning rate (section 4.1)."""
+    beta1: float = 0.5
+    """Adam's decay of the gradient's average (section 4.1)."""
+    beta2: float = 0.999
+    """Adam's decay of the squared gradient's average (section 4.1)."""
+    adversarial: float = 1.0
+    """Weight of the adversarial loss (Eq. 11)."""
+    cycle: float = 10.0
+    """Weight of the cycle consistency loss (Eq. 11)."""
+    identity: float = 5.0
+    """Weight of the identity loss (Eq. 11)."""
+    critic_norm: Literal["instance", "none"] = "instance"
+    """Normalisation in the critics: instance as in CycleGAN; none, because instance hides an image's mean colour."""
+    clip_norm: float = 0.0
+    """The norm to which the mappers' gradient is clipped; 0: not at all (released code: 2)."""
+    averaged_logits: bool = False
+    """Average a critic's logits over an image before its loss (released code)."""
+    halved: bool = False
+    """Halve the critics' loss (released code)."""
+    replay: int = 0
+    """Mapped patches of former steps from which the critics' are drawn; 0: those of this step (released code: 50)."""
+    ema: float = 0.0
+    """Decay of the moving average of the mappers' weights, which is then validated and saved; 0: none (paper)."""
+
+    def __post_init__(self):
+        _require(self.steps >= 0, f"mapping.steps must not be negative, but is {self.steps}")
+        _require(self.lr > 0 and self.critic_lr > 0, "mapping.lr and mapping.critic_lr must be positive")
+        _require(
+            all(0 <= beta < 1 for beta in (self.beta1, self.beta2)), "mapping.beta1, mapping.beta2 must lie in [0, 1)"
+        )
+        weights = (self.adversarial, self.cycle, self.identity)
+        _require(min(weights) >= 0, "the weights of mapping must not be negative")
+        _require(max(weights) > 0, "every weight of mapping is 0: nothing would be trained")
+        _require(0 <= self.ema < 1, f"mapping.ema must lie in [0, 1), not {self.ema}")
+        _require(min(self.clip_norm, self.replay) >= 0, "mapping.clip_norm and mapping.replay must not be negative")
+
+
+@dataclass(frozen=True)
 class Compute:
     """Faster arithmetic with more rounding error: lower precision, or compiled networks."""
 
@@ -319,12 +384,15 @@ class Log:
 class Config:
     """A training run."""
 
+    task: Literal["isp", "raw2raw"] = "isp"
+    """What is trained: isp, mosaics to photographs; raw2raw, one camera's mosaics to another's (mapping, data_b)."""
     run: str = "demo"
     """The run's name: everything is written to RUNS/NAME."""
     runs: str = "runs"
     """The folder of all runs."""
     model: str = ""
-    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large, ... (section 4.2); empty: that of `init`, or efficient."""
+    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large, ... (section 4.2), mapper, ... (task raw2raw); empty: that
+    of `init`, or efficient."""
     init: str = ""
     """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name."""
     seed: int = 0
@@ -334,9 +402,11 @@ class Config:
     as_released: bool = False
     """Follow the released code: all switches of `released`, and the ViT's input as published, whatever the preset."""
     data: Data = field(default_factory=Data)
+    data_b: SecondCamera = field(default_factory=SecondCamera)
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
     train: Train = field(default_factory=Train)
+    mapping: Mapping = field(default_factory=Mapping)
     released: Released = field(default_factory=Released)
     compute: Compute = field(default_factory=Compute)
     log: Log = field(default_factory=Log)
@@ -345,6 +415,12 @@ class Config:
     def quirks(self) -> Released:
         """The switches of `released`, all on with `as_released`."""
         return Released(*[True] * len(dataclasses.fields(Released))) if self.as_released else self.released
+
+    @property
+    def mapping_settings(self) -> Mapping:
+        """`mapping`, with `as_released` as the released code trains."""
+        released = {"clip_norm": 2.0, "averaged_logits": True, "halved": True, "replay": 50}
+        return dataclasses.replace(self.mapping, **released) if self.as_released else self.mapping
 
     def __post_init__(self):
         bad = not self.run or self.run != Path(self.run).name or self.run.startswith(".")
@@ -406,6 +482,14 @@ PRESETS: dict[str, Config] = {
         train=Train(mode="paired_gan", steps=195_100),
     ),
     "ntire26": Config(run="ntire26", data=_data_of("ntire26", layout="ntire26", pairs="no")),
+    # Another paper: one camera's mosaics as another would have taken them (docs/raw_to_raw.md).
+    "raw2raw": Config(
+        task="raw2raw",
+        run="raw2raw",
+        model="mapper",
+        data=Data(layout="raw2raw", patch=512, batch=4, flips=True),
+        log=Log(val_every=1715, save_every=1715, state_every=1715),
+    ),
 }
 
 config = PRESETS["demo"]  # the global config: what `python fit.py` runs if no preset is named

@@ -1,5 +1,7 @@
 """Train an ISP: pretrain it on demosaicing, then train it unpaired, paired, or paired with critics.
 
+The preset raw2raw trains mappers between two cameras' mosaics instead.
+
 python fit.py [PRESET] [--section.field value ...] [--run NAME] [--resume]
 torchrun --nproc-per-node G -- fit.py ...     the same on G GPUs, which share each batch
 """
@@ -23,10 +25,9 @@ import config as settings
 from config import PRESETS, Config, differences, flat
 from data.notes import note
 from errors import UserError, run_cli
-from tasks import isp
-from tasks.camera import with_camera
 from tasks.device import choose_device
-from tasks.settings import refuse_ineffective, refuse_oversized
+from tasks.settings import refuse_oversized
+from tasks.table import TASKS
 from training.distributed import ALONE, Group, join, leave
 from training.folder import claim_folder, read_state
 from training.run import Run
@@ -42,6 +43,8 @@ RESUMABLE = {
     "data.photos",
     "data.exclude",
     "data.camera",
+    "data_b.raw",
+    "data_b.camera",
     "data.workers",
     "data.cache",
     "data.cache_dir",
@@ -93,9 +96,10 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
         if "data.root" in given and parsed.config.data.demo and not named:
             root = parsed.config.data.root
             raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
-        refuse_ineffective(parsed.config, given)
+        task = TASKS[parsed.config.task]
+        task.refuse_ineffective(parsed.config, given)
         filled = parsed.resume and file.exists()
-        return parsed.config if filled else with_camera(parsed.config, given), parsed.resume
+        return parsed.config if filled else task.with_cameras(parsed.config, given), parsed.resume
     before = _own_config(file, parsed.config)
     after = _parse(arguments, before).config
     _refuse_changes(before, after)
@@ -162,6 +166,8 @@ def _config_of(state: dict[str, Any], folder: Path) -> Config:
 def _is_resumable(name: str, before: Config) -> bool:
     if name == "train.steps":
         return before.train.schedule == "constant"  # a cosine schedule depends on the number of steps
+    if name == "mapping.steps":
+        return True
     return name in RESUMABLE or name.split(".")[0] in RESUMABLE
 
 
@@ -171,14 +177,14 @@ def build_run(config: Config, resume: bool, group: Group = ALONE) -> Run:
     state = read_state(folder) if resume and (folder / "last.pt").exists() else None
     if state:
         _refuse_changes(_config_of(state, folder), config)
-    task = isp.build_task(config, choose_device(group.device or config.device), group, state is not None)
+    task = TASKS[config.task].build(config, choose_device(group.device or config.device), group, state is not None)
     every = Intervals(log=log.every, validate=log.val_every, checkpoint=log.save_every, state=log.state_every)
     return Run(folder, task, every, group, state)
 
 
 def train(config: Config, resume: bool = False, group: Group = ALONE) -> Path:
     """Train a run to its end and return its folder. Raises `UserError` for whatever the user can mend."""
-    isp.check_names(config)  # and that device and batch can be used: before any file is written
+    TASKS[config.task].check_names(config)  # and that device and batch can be used: before any file is written
     device = choose_device(group.device or config.device)
     group.share(config.data.batch)
     refuse_oversized(config, device, group)

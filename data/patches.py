@@ -155,7 +155,7 @@ class Patches(Dataset):
 
     def _file(self, paths: tuple[Path, ...], k: int, stream: int) -> Path:
         epoch, index = divmod(k, min(self.chunk or len(paths), len(paths)))
-        return paths[_order(self.seed, self.stage, stream, epoch, len(paths))[index]]
+        return paths[draw_order(self.seed, self.stage, stream, epoch, len(paths))[index]]
 
     def _mirror(self, rng: np.random.Generator) -> tuple[bool, bool]:
         """Whether to flip the rows and the columns."""
@@ -163,7 +163,7 @@ class Patches(Dataset):
 
 
 @lru_cache(maxsize=8)
-def _order(seed: int, stage: int, stream: int, epoch: int, files: int) -> np.ndarray:
+def draw_order(seed: int, stage: int, stream: int, epoch: int, files: int) -> np.ndarray:
     """The order in which an epoch draws its files. Streams: 0 for mosaics, 1 for photographs drawn independently."""
     return generator_of(seed, stage, stream, epoch).permutation(files)
 

@@ -62,26 +62,9 @@ class RelativisticLoss:
         return loss, {"loss": loss.detach(), "gap": gap.detach(), "r1": r1.detach(), "r2": r2.detach()}
 
 
-class LeastSquaresLoss:
-    """LSGAN (Mao et al.): a critic is to give 1 for real and 0 for fake; raw-to-raw mapping, Eqs. 10 and 12.
+def least_squares(logits: Tensor, wanted: float) -> Tensor:
+    """E[(D(x) - wanted)^2] of logits of any shape, such as a map of patches (LSGAN, Mao et al., ICCV 2017).
 
-    The same interface as `RelativisticLoss`, for a critic that returns logits of any shape, such as a map of patches;
-    the means are over all of them. With `halved`, the critic's loss is multiplied by 0.5, as in the released code.
+    A critic learns 1 for real and 0 for fake, raw-to-raw mapping, Eq. 12; a generator aims at 1, Eq. 10.
     """
-
-    def __init__(self, halved: bool = False):
-        self.factor = 0.5 if halved else 1.0
-
-    def generator(self, critic: Critic, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """The generator's loss, one of the two terms of Eq. 10: E[(1 - D(x_f))^2]. It does not depend on `real`."""
-        return (1 - critic(fake)).square().mean()
-
-    def discriminator(self, critic: Critic, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's loss, its two terms of Eq. 12: E[D(x_f)^2] + E[(1 - D(x_r))^2], and detached statistics.
-
-        The features (N, ...) get no gradient. The statistics are the loss, and the gap E[D(x_r)] - E[D(x_f)].
-        """
-        fake_logits, real_logits = critic(fake.detach()), critic(real.detach())
-        loss = self.factor * (fake_logits.square().mean() + (1 - real_logits).square().mean())
-        gap = real_logits.mean() - fake_logits.mean()
-        return loss, {"loss": loss.detach(), "gap": gap.detach()}
+    return (logits - wanted).square().mean()

@@ -8,6 +8,7 @@ from torch import nn
 
 from errors import UserError
 from models.efficient import ContextISP, EfficientISP
+from models.mapper import Mapper
 from models.rmfa import RMFANet
 
 
@@ -53,3 +54,20 @@ def model_spec(name: str) -> ModelSpec:
 def build_model(name: str) -> nn.Module:
     """A generator with freshly initialised weights. Raises `UserError` for an unknown name."""
     return model_spec(name).build()
+
+
+# --- between two cameras ----------------------------------------------------------------------------------------------
+
+# Raw-to-raw mappers, which take and return planes (data/planes.py); weights from torch's global random state.
+MAPPERS: dict[str, Callable[[], Mapper]] = {
+    "mapper": Mapper,  # 5,584,320 parameters
+    "mapper-pooled": partial(Mapper, head="pooled"),  # one transform an image
+    "mapper-plain": partial(Mapper, encoder="plain"),  # convolutions alone
+}
+
+
+def build_mapper(name: str) -> Mapper:
+    """Mappers between two cameras with freshly initialised weights. Raises `UserError` for an unknown name."""
+    if name not in MAPPERS:
+        raise UserError(f"unknown mapper '{name}'; known are: {', '.join(MAPPERS)}")
+    return MAPPERS[name]()

@@ -13,8 +13,10 @@ Average = Callable[[Tensor], Tensor]  # a tensor -> its mean over all processes,
 class BatchNorms(nn.ModuleDict):
     """One batch normalisation for each direction: (N, `channels`, H, W) and the direction -> the same shape.
 
-    Alone, it is `nn.BatchNorm2d`. After `synchronise`, it normalises by the statistics of all processes' batches, on
-    any device; `nn.SyncBatchNorm` needs CUDA. All processes must have batches of the same shape.
+    A batch may have equal parts of different directions, "bbaa": each part is normalised on its own, in that order, as
+    if it came alone. In one process, this is `nn.BatchNorm2d`. After `synchronise`, it normalises by the statistics of
+    all processes' batches, on any device; `nn.SyncBatchNorm` needs CUDA. All processes must have batches of the same
+    shape.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):
@@ -27,6 +29,8 @@ class BatchNorms(nn.ModuleDict):
         self.average, self.processes = average, processes
 
     def forward(self, x: Tensor, to: str) -> Tensor:
+        if len(to) > 1:
+            return torch.cat([self(part, one) for part, one in zip(x.chunk(len(to)), to, strict=True)])
         norm = self[to]
         return norm(x) if self.average is None or not norm.training else self._together(norm, x)
 

@@ -46,7 +46,8 @@ class Mapper(nn.Module):
     def forward(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:
         """Planes (N, C, H, W) of the other camera -> planes as camera `to`, "a" or "b", takes them; not clipped.
 
-        Raises `UserError` as `parameters_of`.
+        The planes may have equal parts with directions of their own, `to` "bbaa" for example, which are normalised as
+        batches of their own. Raises `UserError` as `parameters_of`.
         """
         return apply(planes, self.parameters_of(planes, to, downsample), PATCH * downsample)
 
@@ -62,7 +63,8 @@ class Mapper(nn.Module):
                 less than half a patch to a side (8M: then the centre of no patch lies in them); or, in training,
                 the batch has a single patch, which cannot be normalised.
         """
-        _check("direction", to, DIRECTIONS)
+        for one in to or ("",):
+            _check("direction", one, DIRECTIONS)
         count, channels, height, width = planes.shape
         if downsample < 1:
             raise UserError(f"the mapper cannot downsample by {downsample}: give 1 or more")
@@ -75,7 +77,7 @@ class Mapper(nn.Module):
                 f"their sides must have at least {patch // 2}. Downsample less, or use larger images"
             )
         rows, columns = -(-height // patch), -(-width // patch)
-        if self.training and count * rows * columns == 1:
+        if self.training and count * rows * columns == len(to):
             raise UserError(
                 f"one image of {height}x{width} pixels is a single patch, which batch normalisation cannot train on: "
                 "use larger patches or batches"
@@ -87,7 +89,9 @@ class Mapper(nn.Module):
         if self.pooled:
             vectors = vectors.mean((1, 2), keepdim=True)
         with torch.autocast(planes.device.type, enabled=False):  # bfloat16 has too few digits for a colour transform
-            return self.heads[to](vectors.to(self.heads[to][0].weight.dtype)).permute(0, 3, 1, 2)
+            vectors = vectors.to(self.heads["a"][0].weight.dtype)
+            grids = [self.heads[one](part) for part, one in zip(vectors.chunk(len(to)), to, strict=True)]
+        return torch.cat(grids).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def map_planes(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:

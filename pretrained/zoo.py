@@ -10,6 +10,7 @@ if __name__ == "__main__":
     errors.exit_on_ctrl_c()
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 import storage
 from errors import UserError, run_cli
-from models import MODELS, build_model
+from models import MAPPERS, MODELS, build_mapper, build_model
 from pretrained.files import fetch
 
 FORMAT = 1  # of the checkpoints that fit.py writes (training.checkpoint)
@@ -120,13 +121,42 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
     Raises `UserError`, naming the file, if it holds no generator, an unknown model, or weights that do not fit.
     """
     path = locate(source)
-    content = storage.load(path)
-    if {"trainer", "stage"} <= content.keys():
-        raise UserError(f"{path} is the training state of a run, not a generator: name a file in its checkpoints/")
+    content = _load(path)
     if "generator" not in content:
         name = recognise(content, str(path))
         _require_usable(content, name, path)
         return name, content, {}
+    return _open_written(content, path, MODELS, "a raw-to-raw mapper, not an ISP: see map_raw.py")
+
+
+def open_mapper_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """Read the mappers of a raw-to-raw run: (their name in `models.MAPPERS`, their state dict, their description).
+
+    Raises `UserError` as `open_checkpoint` does.
+    """
+    path = locate(source)
+    content = _load(path)
+    if "generator" not in content:
+        raise UserError(f"{path} is not a checkpoint of fit.py")
+    return _open_written(content, path, MAPPERS, "an ISP, not a raw-to-raw mapper: train one with fit.py raw2raw")
+
+
+def is_mapper(source: str) -> bool:
+    """Whether a file or released name is a raw-to-raw mapper. Raises `UserError` if it is missing or damaged."""
+    return _load(locate(source)).get("model") in MAPPERS
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = storage.load(path)
+    if {"trainer", "stage"} <= content.keys():
+        raise UserError(f"{path} is the training state of a run, not a generator: name a file in its checkpoints/")
+    return content
+
+
+def _open_written(
+    content: dict[str, Any], path: Path, table: Mapping[str, Any], otherwise: str
+) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """The parts of a file that fit.py wrote, if its model is in this `table`; `otherwise` says what it is if not."""
     if type(content.get("format", FORMAT)) is not int or content.get("format", FORMAT) != FORMAT:
         raise UserError(
             f"{path} has the format {content['format']!r}, and this version of the framework reads {FORMAT}: use the "
@@ -137,8 +167,10 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
         raise UserError(f"{path} is not a checkpoint of fit.py: its 'generator' is a {type(state).__name__}")
     if not isinstance(name, str):
         raise UserError(f"{path} is not a checkpoint of fit.py: it does not name its model")
-    if name not in MODELS:
-        raise UserError(f"{path} holds an unknown model '{name}'; known are: {', '.join(MODELS)}")
+    if name not in table:
+        if name in MODELS or name in MAPPERS:
+            raise UserError(f"{path} is {otherwise}")
+        raise UserError(f"{path} holds an unknown model '{name}'; known are: {', '.join(table)}")
     if difference := _difference(state, name):
         raise UserError(f"{path} holds weights that do not fit its model '{name}': {difference}")
     _require_usable(state, name, path)
@@ -177,7 +209,7 @@ def _difference(state: dict[str, Any], name: str) -> str:
 def _empty_state(name: str) -> dict[str, Tensor]:
     """The state dict of the model `name`: shapes and types, without values."""
     with torch.device("meta"):
-        return build_model(name).state_dict()
+        return (build_mapper if name in MAPPERS else build_model)(name).state_dict()
 
 
 def _require_usable(state: dict[str, Tensor], name: str, path: Path) -> None:

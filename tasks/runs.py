@@ -10,7 +10,8 @@ from config import PRESETS, Config, differences, flat, load
 from errors import UserError
 from evaluation.history import Usage, is_running, read_last, read_summary, read_usage
 from evaluation.tables import read_best
-from tasks.modes import MODES, planned_steps
+from tasks.modes import MODES
+from tasks.table import TASKS
 
 MOST_CHANGED = 16  # settings; a run that differs in more from every preset is of none of them
 # Where things are, and what does not change the result: two runs of one preset may differ in these.
@@ -56,7 +57,7 @@ class Overview:
 def read_overview(folder: Path, config: Config, usage: Usage) -> Overview:
     """The overview of a run from its files. Raises `UserError` or `OSError` if one of them cannot be read."""
     last, best, summary = read_last(folder), read_best(folder), read_summary(folder)
-    planned = planned_steps(config) if config.train.mode in MODES else {}
+    planned = TASKS[config.task].planned_steps(config) if config.train.mode in MODES else {}
     before = list(planned)[: list(planned).index(last.stage)] if last.stage in planned else []
     done, total = sum(planned[stage] for stage in before) + last.step, sum(planned.values())
     score = best.get(best.get("ranked_by"))

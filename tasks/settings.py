@@ -31,7 +31,9 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
     with_lpips = "lpips" in mode.stage("train").terms
     seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
+    other_task = [name for name in given if name.split(".")[0] in ("data_b", "mapping")]
     for ineffective, sentence in (
+        (other_task, f"{', '.join(other_task)} is of the task raw2raw: name its preset"),
         (not rootless and (data.raw or data.photos), "--data.raw and --data.photos need --data.layout folders"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),

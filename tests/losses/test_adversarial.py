@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from losses.adversarial import LeastSquaresLoss, RelativisticLoss, discriminator_loss, generator_loss, penalised_logits
+from losses.adversarial import RelativisticLoss, discriminator_loss, generator_loss, least_squares, penalised_logits
 
 GRADIENT = torch.tensor([1.0, -2.0, 3.0])  # of the linear critic; its squared norm is 14
 
@@ -147,40 +147,14 @@ FAKE, REAL = torch.tensor([[[0.0, 0.5], [2.0, -1.0]]]), torch.tensor([[[1.0, 0.0
 
 
 def test_least_squares_by_hand():
-    loss = LeastSquaresLoss()
-    assert loss.generator(maps, FAKE, REAL).item() == pytest.approx((1 + 0.25 + 1 + 4) / 4)
-    actual, statistics = loss.discriminator(maps, FAKE, REAL)
-    assert actual.item() == pytest.approx((0 + 0.25 + 4 + 1) / 4 + (0 + 1 + 4 + 0) / 4)
-    assert {name: value.item() for name, value in statistics.items()} == pytest.approx(
-        {"loss": actual.item(), "gap": (1 + 0 + 3 + 1) / 4 - (0 + 0.5 + 2 - 1) / 4}
-    )
+    logits = torch.tensor([[1.0, 0.5], [-1.0, 2.0]])
+    assert least_squares(logits, 1).item() == pytest.approx((0 + 0.25 + 4 + 1) / 4)
+    assert least_squares(logits, 0).item() == pytest.approx((1 + 0.25 + 1 + 4) / 4)
 
 
-def test_least_squares_halved_is_half_for_the_critic_alone():
-    whole, half = LeastSquaresLoss(), LeastSquaresLoss(halved=True)
-    assert half.discriminator(maps, FAKE, REAL)[0].item() == whole.discriminator(maps, FAKE, REAL)[0].item() / 2
-    assert half.discriminator(maps, FAKE, REAL)[1]["gap"] == whole.discriminator(maps, FAKE, REAL)[1]["gap"]
-    assert half.generator(maps, FAKE, REAL) == whole.generator(maps, FAKE, REAL)
-
-
-def test_least_squares_is_zero_at_its_targets():
-    ones, zeros = torch.ones(2, 3, 3), torch.zeros(2, 3, 3)
-    assert LeastSquaresLoss().generator(maps, ones, zeros) == 0
-    assert LeastSquaresLoss().discriminator(maps, zeros, ones)[0] == 0
-
-
-def test_least_squares_gradients(critic):
-    """The generator's reaches the fake features; the critic's reaches its parameters and no features."""
-    fake, real = random(3, 4).requires_grad_(), random(3, 4, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: LeastSquaresLoss().generator(critic, x, real), (fake,))
-    parameters = dict(critic.named_parameters())
-
-    def loss(*values: torch.Tensor) -> torch.Tensor:
-        named = dict(zip(parameters, values, strict=True))
-        return LeastSquaresLoss().discriminator(lambda x: torch.func.functional_call(critic, named, x), fake, real)[0]
-
-    assert torch.autograd.gradcheck(loss, tuple(parameters.values()))
-    actual, statistics = LeastSquaresLoss().discriminator(critic, fake, real)
-    actual.backward()
-    assert fake.grad is None and real.grad is None and all(p.grad.any() for p in critic.parameters())
-    assert not any(value.requires_grad for value in statistics.values())
+@pytest.mark.parametrize("wanted", (0, 1))
+def test_gradient_of_least_squares(wanted):
+    logits = random(2, 3, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: least_squares(x, wanted), (logits,))
+    least_squares(logits, wanted).backward()
+    torch.testing.assert_close(logits.grad, 2 * (logits.detach() - wanted) / 18)

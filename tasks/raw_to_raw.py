@@ -1,0 +1,259 @@
+"""The raw-to-raw task: train two mappers between the mosaics of two cameras, without pairs, for `training.run`.
+
+*Generalizing ISP Model by Unsupervised Raw-to-raw Mapping*; docs/raw_to_raw.md has its equations beside the functions.
+"""
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from data.raw_maps import METHODS, RawMap, thumbnails
+from torch import Tensor, nn
+
+import config as settings
+from config import Config
+from data import camera
+from data.cache import Files, cached_files
+from data.folders import Split
+from data.loader import training_batches
+from data.notes import note
+from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, find_cameras_layout
+from discriminators import PatchDiscriminator
+from errors import UserError
+from evaluation.raw_measures import psnr
+from evaluation.raw_pictures import row_of_pictures
+from models import MAPPERS, build_mapper
+from pretrained import zoo
+from tasks.cameras import find_profiles, identify_cameras, open_two_cameras, sensor_of
+from tasks.device import set_precision
+from training.cycle import CameraBatch, CycleTrainer
+from training.distributed import Group
+from training.task import Stage, Task
+from training.validation import Render, Validation
+
+SHOWN_SIDE = 256  # planes' pixels of the sample images' sides, at most
+FITTED = 64  # mosaics of each camera to which linear maps are fitted, at most
+
+# The settings that this task reads; all others are refused.
+SECTIONS = {"data_b", "mapping", "log"}
+FIELDS = {
+    *("task", "run", "runs", "model", "init", "seed", "device", "as_released", "compute.precision"),
+    *("data.layout", "data.root", "data.raw", "data.demo", "data.cfa", "data.black_level", "data.white_level"),
+    *("data.camera", "data.levels", "data.patch", "data.batch", "data.flips", "data.workers", "data.cache"),
+    "data.cache_dir",
+}
+
+
+def check_names(config: Config) -> None:
+    """Raise `UserError` for the name of a mapper or layout that is in no table."""
+    find_cameras_layout(config.data.layout)
+    if config.model and config.model not in MAPPERS:
+        raise UserError(f"unknown mapper '{config.model}'; known are: {', '.join(MAPPERS)}")
+
+
+def planned_steps(config: Config) -> dict[str, int]:
+    """Steps of each stage by name."""
+    return {"train": config.mapping.steps}
+
+
+def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
+    """Raise `UserError` for unknown names, and for settings that would have no effect in a new run of this config."""
+    check_names(config)
+    data, mapping = config.data, config.mapping
+    unused = [name for name in given if name not in FIELDS and name.split(".")[0] not in SECTIONS]
+    named, plain = data.raw or config.data_b.raw, config.mapping.critic_norm
+    released = {"mapping.clip_norm", "mapping.averaged_logits", "mapping.halved", "mapping.replay"}
+    for ineffective, sentence in (
+        (unused, f"task raw2raw does not use {', '.join(unused)}"),
+        (data.layout != "folders" and named, "--data.raw and --data-b.raw need --data.layout folders"),
+        (data.layout == "folders" and data.root, "layout folders takes --data.raw and --data-b.raw, not --data.root"),
+        (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
+        (config.init and mapping.start != "identity", "--init replaces --mapping.start"),
+        (not mapping.adversarial and "mapping.critic_norm" in given, f"no critic has --mapping.critic-norm {plain}"),
+        (config.as_released and released.intersection(given), "--as-released sets what the released code does"),
+    ):
+        if ineffective:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def build_task(config: Config, device: torch.device, group: Group, resume: bool) -> Task:
+    """Everything that a run of this config trains and validates. A resumed run does not load `config.init` again.
+
+    Raises `UserError` for data, weights or settings that do not fit.
+    """
+    torch.manual_seed(config.seed)
+    set_precision(config.compute)
+    mapping = config.mapping_settings
+    if mapping.replay and group.size > 1:
+        raise UserError("the patches of --mapping.replay cannot be kept by several processes: leave it out")
+    with group.in_turn():
+        cameras = open_two_cameras(config)
+        identity = identify_cameras(cameras)
+        name, mapper = build_generator(config.model, "" if resume else config.init, cameras)
+        maps = fit_maps("transport", cameras, FITTED)
+        if mapping.start == "transport" and not config.init:
+            for to in CAMERAS:
+                mapper.start_from(to, torch.from_numpy(maps[to].matrix).float())
+        mapper.to(device)
+        config = dataclasses.replace(config, model=name)
+        trainer = build_trainer(config, mapper, group)
+    profiles = {camera_: camera.to_dict(profile) for camera_, profile in find_profiles(config).items() if profile}
+    mosaics = " and ".join(f"{len(cameras.unpaired[each])} of {each}" for each in CAMERAS)
+    return Task(
+        summary=f"{name} on {device}, mosaics of two cameras to train on, {mosaics}; {len(cameras.pairs)} pairs to "
+        "validate on",
+        generator=mapper,
+        stages=[_build_stage(config, cameras, trainer, device, group)],
+        validation=_build_validation(cameras, maps, config.log.samples, device, group),
+        provenance={},
+        config=settings.to_dict(config),
+        description={
+            "model": name,
+            "sensors": {each: dataclasses.asdict(sensor_of(config, each)) for each in CAMERAS},
+            "cameras": profiles,
+        },
+        identity=identity | {"cameras": profiles},
+    )
+
+
+def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn.Module]:
+    """(name, mapper): with fresh weights, or from the checkpoint `init`, which says which mapper it is."""
+    if not init:
+        name = model or "mapper"
+        return name, build_mapper(name)
+    name, state, description = zoo.open_mapper_checkpoint(init)
+    if model not in ("", name):
+        raise UserError(f"{init} holds the mapper '{name}', not '{model}': set --model {name}")
+    if description["sensors"] != {each: dataclasses.asdict(cameras.readers[each].sensor) for each in CAMERAS}:
+        note(f"{init} was trained on cameras of other levels or CFA orders: it must learn new ones")
+    mapper = build_mapper(name)
+    mapper.load_state_dict(state)
+    return name, mapper
+
+
+def fit_maps(method: str, cameras: TwoCameras, most: int) -> dict[str, RawMap]:
+    """{"b": the map from a to b, "a": that from b to a}, fitted without pairs to at most so many mosaics of each."""
+    small = {}
+    for each in CAMERAS:
+        paths = cameras.unpaired[each]
+        small[each] = thumbnails(cameras.planes(path, each) for path in paths[:: -(-len(paths) // most)])
+    return {to: METHODS[method](small[OTHER[to]], small[to]) for to in CAMERAS}
+
+
+def build_trainer(config: Config, mapper: nn.Module, group: Group) -> CycleTrainer:
+    """The networks' optimizers, and the weights of Eq. 11."""
+    mapping, device = config.mapping_settings, next(mapper.parameters()).device
+    critics = {
+        each: PatchDiscriminator(mapper.channels, mapping.critic_norm, averaged=mapping.averaged_logits).to(device)
+        for each in CAMERAS
+    }
+    if group.size > 1:
+        mapper.synchronise(group.mean)
+    betas = (mapping.beta1, mapping.beta2)
+    judging = [parameter for critic in critics.values() for parameter in critic.parameters()]
+    precision: Callable[[], AbstractContextManager] = nullcontext
+    if config.compute.precision == "bf16":
+        precision = partial(torch.autocast, device.type, torch.bfloat16)
+    return CycleTrainer(
+        mapper,
+        torch.optim.Adam(mapper.parameters(), mapping.lr, betas, fused=True),
+        critics,
+        torch.optim.Adam(judging, mapping.critic_lr, betas, fused=True),
+        adversarial=mapping.adversarial,
+        cycle=mapping.cycle,
+        identity=mapping.identity,
+        clip_norm=mapping.clip_norm,
+        critic_scale=0.5 if mapping.halved else 1.0,
+        replay=mapping.replay,
+        ema_decay=mapping.ema,
+        precision=precision,
+        average_=group.mean_ if group.size > 1 else None,
+    )
+
+
+def _build_stage(
+    config: Config, cameras: TwoCameras, trainer: CycleTrainer, device: torch.device, group: Group
+) -> Stage:
+    data, steps = config.data, config.mapping.steps
+    folder = Path(data.cache_dir or Path(config.runs) / ".cache")
+    files = {}
+    for each in CAMERAS:
+        split = Split(cameras.unpaired[each], (), paired=False)
+        files[each] = cached_files(
+            split, Files(cameras.readers[each]), data.cache, folder, steps * data.batch, group.size
+        )
+    patches = CameraPatches(cameras, files, data.patch, config.seed, data.flips)
+
+    def load(step: int) -> Generator[dict[str, Tensor], None, None]:
+        return training_batches(patches, data.batch, step, data.workers, device, group.rank, group.size)
+
+    return Stage("train", "final", steps, trainer, load, lambda loaded: CameraBatch(loaded["a"], loaded["b"]))
+
+
+# --- validation ------------------------------------------------------------------------------------------------------
+
+
+def _build_validation(
+    cameras: TwoCameras, maps: Mapping[str, RawMap], scenes: int, device: torch.device, group: Group
+) -> Validation:
+    """PSNR of the pairs of both directions, and sample rows of a mosaic, mapped, and its truth.
+
+    Without pairs, the samples are training files, and the last image is another scene by the other camera.
+    """
+    pairs = cameras.pairs
+
+    def load(indices: Sequence[int]) -> Iterable[tuple[tuple[Tensor, str], Tensor]]:
+        for index in indices:
+            source, truth = cameras.pair(pairs[index])
+            yield (source.to(device), OTHER[pairs[index].camera]), truth.to(device)
+
+    def render(mapper: nn.Module) -> Render:
+        return lambda inputs: mapper.map_planes(*inputs)
+
+    def samples(mapper: nn.Module) -> list[list[Tensor]]:
+        rows = []
+        for number in range(scenes):
+            source, truth, to = _shown(cameras, number, scenes)
+            mapped = mapper.map_planes(source.to(device), to).cpu()
+            rows.append(row_of_pictures([source[0], mapped[0], truth[0]]))
+        return rows
+
+    return Validation(
+        name="val_psnr",
+        title=f"PSNR on {len(pairs)} pairs of mosaics (floats, R, Gr, Gb, B; mean over files and both directions)",
+        unit="dB",
+        count=len(pairs),
+        pairs=load,
+        score=psnr,
+        render=render,
+        samples=samples,
+        baselines={
+            "identity": lambda inputs: inputs[0],
+            "transport": lambda inputs: maps[inputs[1]](inputs[0]),
+        },
+        group=group,
+    )
+
+
+def _shown(cameras: TwoCameras, number: int, scenes: int) -> tuple[Tensor, Tensor, str]:
+    """Sample `number`: the centres of a mosaic and its truth, as planes (1, 4, S, S), and the camera to map to."""
+    if cameras.pairs:
+        pair = cameras.pairs[number * len(cameras.pairs) // scenes]
+        source, truth = cameras.pair(pair)
+        return _centre(source), _centre(truth), OTHER[pair.camera]
+    to = CAMERAS[number % 2]
+    paths = [cameras.unpaired[each][number * len(cameras.unpaired[each]) // scenes] for each in (OTHER[to], to)]
+    source, truth = cameras.planes(paths[0], OTHER[to]), cameras.planes(paths[1], to)
+    return _centre(source), _centre(truth), to
+
+
+def _centre(planes: Tensor) -> Tensor:
+    side = min(SHOWN_SIDE, *planes.shape[2:])
+    top, left = ((length - side) // 2 for length in planes.shape[2:])
+    return planes[:, :, top : top + side, left : left + side]

@@ -6,4 +6,5 @@
 - patches, loader: training samples and batches, whole files for evaluation
 - notes: lines on stderr about what is left out
 - unprocess, cuts, simulate, demo: datasets of a simulated camera
+- spectra, simulate_cameras: datasets of two simulated cameras
 """

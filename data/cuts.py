@@ -27,6 +27,7 @@ Cut = tuple[str, str, float, int, int]  # split, photograph, scale, top, left (o
 
 SPLITS = ("train", "val", "test")
 LAYOUT = LAYOUTS["fujifilm"]
+RECORDS = ("camera.json", "simulation.json")  # what describes a dataset of one simulated camera, and of two
 CANNOT_CREATE = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG)
 
 # --- cutting ---------------------------------------------------------------------------------------------------------
@@ -116,12 +117,17 @@ def write_dataset(
     Raises `UserError` if `root` is not empty or cannot be created.
     """
     root = refuse_existing(root)
+    with temporary_folder(root, "camera.json", describe(camera, cuts, seed, patch)) as temporary:
+        write_sources(temporary, cuts, licences)
+        _write_patches(temporary, cuts, load, camera, seed, patch)
+
+
+def write_sources(root: Path, cuts: list[Cut], licences: dict[str, str]) -> None:
+    """Write sources.txt: split, photograph and licence of each photograph."""
     sources = sorted({(side, name) for side, name, *_ in cuts})
     licence = "licence: that of the photograph"
     lines = [f"{side}\t{printable(name)}\t{licences.get(name, licence)}" for side, name in sources]
-    with _temporary_folder(root, describe(camera, cuts, seed, patch)) as temporary:
-        (temporary / "sources.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        _write_patches(temporary, cuts, load, camera, seed, patch)
+    (root / "sources.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -142,24 +148,32 @@ def locked(root: Path, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary_folder(root: Path, description: str) -> Iterator[Path]:
+def temporary_folder(root: Path, record: str, description: str) -> Iterator[Path]:
     """A hidden folder beside `root` that is renamed to `root` when the block ends; an error removes it.
 
-    camera.json, with the text `description`, is written first: by it, a folder that a killed process left is known to
-    be of no value.
+    The file `record`, one of `RECORDS`, with the text `description`, is written first: by it, a folder that a killed
+    process left is known to be of no value. Raises `UserError` if another folder of that name is there.
     """
     temporary = root.with_name(f".{root.name}.partial")
-    if temporary.exists() and any(temporary.iterdir()) and not (temporary / "camera.json").is_file():
+    if temporary.exists() and any(temporary.iterdir()) and not any((temporary / name).is_file() for name in RECORDS):
         raise UserError(f"{temporary} is in the way, and not of this command: move it, or write the dataset elsewhere")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        (temporary / "camera.json").write_text(description, encoding="utf-8")
+        (temporary / record).write_text(description, encoding="utf-8")
         yield temporary
         temporary.rename(root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def is_complete(root: Path, record: str, description: str, images: int) -> bool:
+    """Whether `root` holds a dataset of this description, in the file `record`, and this many PNG files."""
+    written = root / record
+    if not written.is_file() or written.read_text("utf-8", "replace") != description:
+        return False
+    return len(list(root.glob("*/*/*.png"))) == images
 
 
 def describe(camera: Camera, cuts: list[Cut], seed: int, patch: int) -> str:

@@ -14,6 +14,7 @@ from data.cuts import (
     check_patch,
     describe,
     grid,
+    is_complete,
     locked,
     pick,
     refuse_existing,
@@ -62,19 +63,27 @@ def make_demo(root: Path | str, patch: int = 128, seed: int = 0, **camera) -> No
         refuse_existing(root)
     photos, rng, cuts = demo_photographs(), np.random.default_rng(seed), []
     for name, (side, most, _) in DEMO.items():
-        boxes = grid(photos[name].shape[:2], patch, patch // 2, SCALES)
-        # Flat patches, such as the retina's black corners, teach nothing, and a min-max stretch divides by zero there.
-        small = {scale: shrink(photos[name], scale) for scale in SCALES}
-        boxes = [(s, y, x) for s, y, x in boxes if small[s][y : y + patch, x : x + patch].std(axis=(0, 1)).max() > 4]
-        cuts += pick([(side, name, *box) for box in boxes], most, rng)
+        cuts += pick([(side, name, *box) for box in demo_boxes(photos[name], patch)], most, rng)
     if missing := set(SPLITS) - {cut[0] for cut in cuts}:
         raise UserError(f"patch {patch} is too large for the demo photographs: no patch for {', '.join(missing)}")
-    if _is_complete(root, len(cuts), describe(simulated, cuts, seed, patch)):  # perhaps where no lock can be written
+    written = ("camera.json", describe(simulated, cuts, seed, patch), 2 * len(cuts))
+    if is_complete(root, *written):  # perhaps where no lock can be written
         return
     licences = {name: row[2] for name, row in DEMO.items()}
     with locked(root, wait=True):  # several runs may start together
-        if not _is_complete(root, len(cuts), describe(simulated, cuts, seed, patch)):
+        if not is_complete(root, *written):
             write_dataset(root, cuts, photos.__getitem__, simulated, seed, patch, licences)
+
+
+def demo_boxes(photo: np.ndarray, patch: int) -> list[tuple[float, int, int]]:
+    """The (scale, top, left) of the patches of a photograph (H, W, 3), every half patch, at all `SCALES`.
+
+    Flat patches, such as the retina's black corners, are left out: they teach nothing, and a min-max stretch divides by
+    zero there.
+    """
+    small = {scale: shrink(photo, scale) for scale in SCALES}
+    boxes = grid(photo.shape[:2], patch, patch // 2, SCALES)
+    return [(s, y, x) for s, y, x in boxes if small[s][y : y + patch, x : x + patch].std(axis=(0, 1)).max() > 4]
 
 
 def demo_photographs() -> dict[str, np.ndarray]:
@@ -108,13 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("folder", type=Path, help="where to write them; files of their names are replaced")
     for path in write_whole(options.parse_args(arguments).folder):
         print(path)
-
-
-def _is_complete(root: Path, pairs: int, description: str) -> bool:
-    written = root / "camera.json"
-    if not written.is_file() or written.read_text("utf-8", "replace") != description:
-        return False
-    return len(list(root.glob("*/*/*.png"))) == 2 * pairs
 
 
 if __name__ == "__main__":

@@ -2,27 +2,32 @@
 
     python -m data.simulate PHOTOS OUT          # a folder of photographs
     python -m data.simulate demo OUT            # the photographs inside the scikit-image wheel
+    python -m data.simulate PHOTOS OUT --cameras two        # unpaired mosaics of two cameras, and pairs to test
 
-The files have the layout of Fujifilm UltraISP (`data.cuts`).
+The files of one camera have the layout of Fujifilm UltraISP (`data.cuts`), those of two that of
+`data.simulate_cameras`.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
-from data.cuts import Cut, check_patch, grid, locked, pick, progress, refuse_existing, write_dataset
+from data.cuts import RECORDS, Cut, check_patch, grid, locked, pick, progress, refuse_existing, write_dataset
 from data.demo import make_demo
 from data.files import PHOTO_FILES
 from data.notes import note
 from data.photographs import read_photo
 from data.sensor import Cfa
+from data.simulate_cameras import Exposure, Lights, Settings, make_demo_cameras, write_cameras
+from data.simulate_cameras import split as split_cameras
 from data.unprocess import Camera
 from errors import UserError, run_cli
 
+VAL = TEST = 64
 SUFFIXES = sorted(PHOTO_FILES | {".bmp"})
 
 
@@ -35,7 +40,7 @@ def survey(folder: Path, side: int) -> tuple[dict[str, tuple[int, int]], str]:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give the folder that holds the photographs")
     paths = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
-    made = {file.parent.relative_to(folder) for file in folder.rglob("*/camera.json")}  # simulated datasets
+    made = {file.parent.relative_to(folder) for name in RECORDS for file in folder.rglob(f"*/{name}")}  # simulated
     paths = (path for path in paths if not made.intersection(path.parents))
     names = [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
     images = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
@@ -92,6 +97,19 @@ def split(
     return cuts + [("train", name, *box) for name in names for box in grid(shapes[name], patch, stride, scales)]
 
 
+def _survey(folder: Path, side: int) -> dict[str, tuple[int, int]]:
+    """{name: (height, width)} of the usable photographs, as `survey` has it, with a note about the others."""
+    shapes, skipped = survey(folder, side)
+    if skipped:
+        note(f"skipped {skipped}")
+    return shapes
+
+
+def _check_grid(scales: Sequence[float], stride: int) -> None:
+    if not scales or not all(0 < scale <= 1 for scale in scales) or stride < 1:
+        raise UserError("scales must lie in (0, 1], stride must be at least 1")
+
+
 def simulate_folder(
     folder: Path,
     out: Path,
@@ -105,12 +123,11 @@ def simulate_folder(
 ) -> None:
     """Write a dataset from a folder of photographs; the arguments are those of `simulate`."""
     check_patch(patch)
-    if not scales or not all(0 < scale <= 1 for scale in scales) or min(val, test) < 0 or stride < 1:
-        raise UserError("scales must lie in (0, 1], stride must be at least 1, val and test must not be negative")
+    if min(val, test) < 0:
+        raise UserError("val and test must not be negative")
+    _check_grid(scales, stride)
     out = refuse_existing(out)  # before all photographs are read
-    shapes, skipped = survey(folder, patch)
-    if skipped:
-        note(f"skipped {skipped}")
+    shapes = _survey(folder, patch)
     cuts = split(shapes, patch, stride, scales, val, test, np.random.default_rng(seed))
     if not any(cut[0] == "train" for cut in cuts):
         raise UserError(f"{folder} leaves no patch for training; give more photographs or a smaller patch")
@@ -125,15 +142,20 @@ def simulate(
     patch: int | None = None,
     stride: int | None = None,
     scales: tuple[float, ...] = (1.0,),
-    val: int = 64,
-    test: int = 64,
+    val: int = VAL,
+    test: int = TEST,
     cfa: Cfa = Camera.cfa,
     black: tuple[int, int, int, int] = Camera.black,
     white: int = Camera.white,
     matrix: int | None = None,
     shot: Annotated[float | None, tyro.conf.arg(metavar="VARIANCE")] = None,
+    cameras: Literal["one", "two"] = "one",
+    lights: Lights | None = None,
+    exposure: Exposure | None = None,
 ) -> None:
     """Turn photographs into a dataset of RAW mosaics and their ground truth.
+
+    The options cfa, black, white, matrix, shot, val and test are those of one camera, lights and exposure those of two.
 
     Args:
         photos: Folder of photographs, or the word demo (for a folder of that name: ./demo). demo takes the photographs
@@ -150,18 +172,50 @@ def simulate(
         white: White level, and the largest value.
         matrix: One of the four published colour matrices, 0 to 3 (a random mixture).
         shot: Shot noise, 0 for none (drawn from 1e-5 to 1e-4); read noise follows from it.
+        cameras: Pairs of mosaic and photograph (one), or mosaics of two cameras (two; docs/raw_to_raw.md).
+        lights: Two lights in each scene, or a single one (mixed).
+        exposure: In a fixed relation between the cameras, or chosen by each camera for each mosaic (fixed).
     """
     if seed < 0:
         raise UserError(f"seed is {seed}, but must not be negative")
-    fixed = dict(matrix=matrix, shot=shot, cfa=cfa, black=black, white=white)
-    if photos == "demo":
-        if (stride, scales, val, test) != (None, (1.0,), 64, 64):
-            raise UserError("the demo dataset has its own stride, scales, val and test: leave these options out")
-        make_demo(out, 128 if patch is None else patch, seed, **fixed)
+    if patch is None:
+        patch = 128 if photos == "demo" else 256
+    camera = dict(matrix=matrix, shot=shot, cfa=cfa, black=black, white=white)
+    _refuse_options_without_effect(photos, cameras, (stride, scales), (val, test), camera, (lights, exposure))
+    if cameras == "two":
+        _two_cameras(photos, out, Settings(seed, patch, lights or "mixed", exposure or "fixed"), stride, scales)
+    elif photos == "demo":
+        make_demo(out, patch, seed, **camera)
     else:
-        camera, patch = Camera.random(seed, **fixed), 256 if patch is None else patch
         stride = patch if stride is None else stride
-        simulate_folder(Path(photos), out, camera, seed, patch, stride, scales, val, test)
+        simulated = Camera.random(seed, **camera)
+        simulate_folder(Path(photos), out, simulated, seed, patch, stride, scales, val, test)
+
+
+def _refuse_options_without_effect(photos, cameras, steps, counts, camera, scene) -> None:
+    default = dict(matrix=None, shot=None, cfa=Camera.cfa, black=Camera.black, white=Camera.white)
+    if cameras == "one" and any(scene):
+        raise UserError("lights and exposure are options of two cameras: leave them out, or add --cameras two")
+    if cameras == "two" and (counts != (VAL, TEST) or camera != default):
+        raise UserError(
+            "two cameras have their own levels and noise, and no validation or test patches: leave out val, test, cfa, "
+            "black, white, matrix and shot"
+        )
+    if photos == "demo" and (*steps, *counts) != (None, (1.0,), VAL, TEST):
+        raise UserError("the demo dataset has its own stride, scales, val and test: leave these options out")
+
+
+def _two_cameras(photos: str, out: Path, settings: Settings, stride: int | None, scales: Sequence[float]) -> None:
+    """Write a dataset of two cameras; the arguments are those of `simulate`."""
+    if photos == "demo":
+        make_demo_cameras(out, settings)
+        return
+    folder, stride = Path(photos), settings.patch if stride is None else stride
+    _check_grid(scales, stride)
+    out = refuse_existing(out)  # before all photographs are read
+    cuts = split_cameras(_survey(folder, settings.patch), settings.patch, stride, scales, settings.seed)
+    with locked(out, wait=False):
+        write_cameras(out, cuts, lambda name: read_photo(folder / name), settings, {})
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def fit_rendering(mosaics: Sequence[Tensor], photographs: Sequence[Tensor]) -> T
     for _ in range(ROUNDS):
         with torch.no_grad():
             sides = wanted, statistics(render(parameters, camera))
-        precision = torch.linalg.inv(sum(_covariance_of_mean(side) for side in sides))
+        precision = torch.linalg.inv(sum(covariance_of_mean(side) for side in sides))
         _minimise(parameters, camera, wanted.mean(0), precision, centre)
     if not parameters.isfinite().all():
         raise UserError(
@@ -102,7 +102,7 @@ def _quantiles(values: Tensor, levels: Sequence[float]) -> Tensor:
     return ordered[:, [min(count - 1, int(level * count)) for level in levels]].flatten(1)
 
 
-def _covariance_of_mean(rows: Tensor) -> Tensor:
+def covariance_of_mean(rows: Tensor) -> Tensor:
     """The covariance (S, S), float64, of the mean of statistics (N, S), with shrunk correlations."""
     covariance = torch.cov(rows.double().T)
     deviations = covariance.diagonal().clamp(min=1e-6).sqrt()

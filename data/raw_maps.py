@@ -1,0 +1,248 @@
+"""Maps of a camera's colours to another camera's, fitted in closed form without pairs.
+
+Two cameras see the same light with other sensitivities. Under one light, a 3x3 matrix carries the colours of the one
+to those of the other, nearly (exactly, if both are linear in the same three primaries). It is fitted to pictures that
+each camera took of scenes of its own, by what these have in common on average. A learned mapper (`models/mapper.py`)
+has to beat these maps, which take seconds.
+
+All planes are (N, 4, h, w) with the channels R, Gr, Gb, B, black 0, white 1 (data/planes.py). A map acts on R, the mean
+of the greens and B: the two greens have the same colour, so that a 4x4 matrix would be fitted to noise where they
+differ. Each green keeps its own detail.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.raw_statistics import fit_colors, fit_lights, solve_transport
+from errors import UserError
+
+SIDE = 32  # pixels: a picture is fitted by its thumbnail, in which noise is averaged away
+FEWEST = 2  # pictures of each camera
+SINGULAR = 1e-8  # smallest share of the largest eigenvalue that the second moments of colours may have
+DARKEST = 1e-4  # of white: the mean of a picture is not less, for divisions
+MIDDLE = 0.18  # what the mean of pictures without their light is set to
+KEPT = 1e-3  # stops: standard deviation of gains that are known to be 1
+
+Matrix = tuple[tuple[float, float, float], ...]
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+# --- maps ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """colour of b = matrix @ colour of a + offset, the same for all pictures."""
+
+    matrix: Matrix = IDENTITY  # (3, 3), of R, G, B
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Planes (N, 4, h, w) of camera a -> those of camera b, not clipped."""
+        matrices = torch.tensor(self.matrix, dtype=torch.float64).expand(len(planes), 3, 3)
+        red, green, blue = self.offset
+        return mix(planes, matrices).add_(planes.new_tensor([red, green, green, blue]).view(4, 1, 1))
+
+
+@dataclass(frozen=True)
+class LightMap:
+    """A matrix for each picture, diag(light in b) @ matrix @ diag(1 / light in a): light is a picture's mean colour.
+
+    The matrix carries colours relative to the light. The light itself is carried by an affine map of its chromaticity,
+    (log R/G, log B/G); its green is multiplied by `level`.
+    """
+
+    matrix: Matrix
+    from_light: tuple[float, float]  # the mean chromaticity of a
+    to_light: tuple[float, float]  # that of b
+    turn: tuple[tuple[float, float], tuple[float, float]]  # deviations from the one -> from the other
+    level: float
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Planes (N, 4, h, w) of camera a, whole pictures -> those of camera b, not clipped."""
+        here = light_of(colors_of(thumbnail(planes)))
+        start, end, turn = (torch.tensor(v, dtype=torch.float64) for v in (self.from_light, self.to_light, self.turn))
+        carried = end + (chromaticity(here) - start) @ turn.T
+        there = here[:, 1:2] * self.level * _with_green(carried)
+        matrix = torch.tensor(self.matrix, dtype=torch.float64)
+        return mix(planes, there[:, :, None] * matrix / here[:, None, :])
+
+
+RawMap = LinearMap | LightMap
+KINDS = {"linear": LinearMap, "light": LightMap}
+
+
+def to_dict(fitted: RawMap) -> dict[str, Any]:
+    """A map as plain dicts, lists, strings and numbers."""
+    kind = next(name for name, each in KINDS.items() if isinstance(fitted, each))
+    return {"kind": kind, **asdict(fitted)}
+
+
+def from_dict(values: Any, source: str) -> RawMap:
+    """The map of `to_dict`. Raises `UserError`, which names the `source`, if it is none."""
+    try:
+        fields = {name: _tuples(value) for name, value in values.items() if name != "kind"}
+        fitted = KINDS[values["kind"]](**fields)
+        probe = fitted(torch.full((1, 4, 2, 2), 0.5))  # raises if a field has another shape
+        if not probe.isfinite().all():
+            raise ValueError
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        raise UserError(f"{source} is not a map between two cameras: write it with map_raw.py --save") from None
+    return fitted
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else float(value)
+
+
+def mix(planes: Tensor, matrices: Tensor) -> Tensor:
+    """Planes (N, 4, h, w) whose colours R, G, B are multiplied by matrices (N, 3, 3); each green keeps its detail."""
+    red, *greens, blue = planes.unbind(1)
+    parts = matrices.to(planes)[..., None, None]  # (N, 3, 3, 1, 1)
+    mean = (greens[0] + greens[1]) / 2
+    mixed = torch.empty_like(planes)
+    for channel, row, green in ((0, 0, mean), (1, 1, greens[0]), (2, 1, greens[1]), (3, 2, mean)):
+        torch.mul(parts[:, row, 0], red, out=mixed[:, channel])
+        mixed[:, channel].addcmul_(parts[:, row, 1], green).addcmul_(parts[:, row, 2], blue)
+    return mixed
+
+
+def thumbnail(planes: Tensor) -> Tensor:
+    """Planes (N, 4, h, w) -> (N, 4, SIDE, SIDE): means of areas; the same with any number of threads."""
+    return F.interpolate(planes.float(), (SIDE, SIDE), mode="area")
+
+
+def colors_of(thumbnails: Tensor) -> Tensor:
+    """Thumbnails (N, 4, s, s) -> their colours R, mean G, B (N, s * s, 3), float64, on the CPU."""
+    red, first, second, blue = thumbnails.cpu().double().flatten(2).unbind(1)
+    return torch.stack((red, (first + second) / 2, blue), dim=2)
+
+
+def light_of(colors: Tensor) -> Tensor:
+    """The mean colour (N, 3) of pictures (N, P, 3): a grey world's light."""
+    return colors.mean(1).clamp(min=DARKEST)
+
+
+def chromaticity(light: Tensor) -> Tensor:
+    """Lights (N, 3) -> (log R/G, log B/G), (N, 2)."""
+    return (light[:, [0, 2]] / light[:, 1:2]).log()
+
+
+def _with_green(carried: Tensor) -> Tensor:
+    """Chromaticities (N, 2) -> R/G, 1, B/G (N, 3)."""
+    red, blue = carried.exp().unbind(1)
+    return torch.stack((red, torch.ones_like(red), blue), dim=1)
+
+
+# --- fits ------------------------------------------------------------------------------------------------------------
+
+
+def fit_raw_map(method: str, a: Tensor, b: Tensor) -> RawMap:
+    """Fit a map from camera a to camera b.
+
+    Args:
+        method: a name in `METHODS`.
+        a: `thumbnail`s (N, 4, s, s) of pictures of camera a.
+        b: those (M, 4, s, s) of camera b, of other scenes.
+
+    Raises:
+        UserError: unknown method, fewer than two pictures on a side, pictures of one colour or of no colours, or the
+            same picture on both sides.
+    """
+    if method not in METHODS:
+        raise UserError(f"unknown method '{method}'; known are: {', '.join(METHODS)}")
+    for side, name in ((a, "a"), (b, "b")):
+        if len(side) < FEWEST:
+            raise UserError(f"camera {name} has {len(side)} pictures, but a map needs at least {FEWEST}: add some")
+        colors = colors_of(side)
+        if (colors.amax((0, 1)) - colors.amin((0, 1))).min() < 1e-4:
+            raise UserError(f"a colour of camera {name}'s pictures has the same value everywhere: add pictures")
+    if any(torch.equal(one, other) for one in a for other in b):
+        raise UserError(
+            "cameras a and b have a picture in common: each side needs the files of its own camera, as that took them"
+        )
+    fitted = METHODS[method](colors_of(a), colors_of(b))
+    return from_dict(to_dict(fitted), f"what {method} fits to these pictures")
+
+
+def identity(a: Tensor, b: Tensor) -> LinearMap:
+    """The colours as they are."""
+    return LinearMap()
+
+
+def gains(a: Tensor, b: Tensor) -> LinearMap:
+    """The mean of each colour of a becomes that of b: gains of R, G and B."""
+    return _linear((b.mean((0, 1)) / a.mean((0, 1)).clamp(min=DARKEST)).diag())
+
+
+def transport(a: Tensor, b: Tensor) -> LinearMap:
+    """Linear optimal transport around black: M S_a M' = S_b, S the second moments of colours; black stays black."""
+    return _linear(solve_transport(*(_moments(side.flatten(0, 1), name) for side, name in ((a, "a"), (b, "b")))))
+
+
+def affine(a: Tensor, b: Tensor) -> LinearMap:
+    """The same for means and covariances: optimal transport of normal distributions, which may move black."""
+    means = [side.mean((0, 1)) for side in (a, b)]
+    centred = ((side - mean).flatten(0, 1) for side, mean in zip((a, b), means, strict=True))
+    matrix = solve_transport(*(_moments(side, name) for side, name in zip(centred, "ab", strict=True)))
+    return _linear(matrix, means[1] - matrix @ means[0])
+
+
+def statistics(a: Tensor, b: Tensor) -> LinearMap:
+    """Gains and a matrix that keeps grey, by a maximum a posteriori estimate (data/raw_statistics.py)."""
+    matrix, grey_a, grey_b = _balanced(a, b)
+    return _linear(matrix * grey_a / grey_b[:, None])
+
+
+def light(a: Tensor, b: Tensor) -> LightMap:
+    """A matrix for each picture, which depends on its light: see `LightMap`.
+
+    The matrix is fitted as that of `statistics`, to pictures that are divided by their own light; the level is that of
+    `statistics`.
+    """
+    lights = [light_of(side) for side in (a, b)]
+    relative = (MIDDLE * side / own[:, None] for side, own in zip((a, b), lights, strict=True))
+    matrix = fit_colors(*relative, gain=KEPT)
+    start, end, turn = fit_lights(*map(chromaticity, lights))
+    level = float(_balanced(a, b)[0][1].sum())  # of grey's green
+    return LightMap(_tuples(matrix.tolist()), *(_tuples(each.tolist()) for each in (start, end, turn)), level)
+
+
+def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(matrix (3, 3) of white-balanced colours, gains (3,) that balance a, those of b), as `statistics` fits it."""
+    means = [side.mean((0, 1)).clamp(min=DARKEST) for side in (a, b)]
+    greys = [mean[1] / mean for mean in means]
+    return fit_colors(a * greys[0], b * greys[1]), *greys
+
+
+def _linear(matrix: Tensor, *offset: Tensor) -> LinearMap:
+    return LinearMap(*(_tuples(each.tolist()) for each in (matrix, *offset)))
+
+
+def _moments(colors: Tensor, name: str) -> Tensor:
+    """The second moments (3, 3) of colours (P, 3). Raises `UserError` if they are singular."""
+    moments = colors.T @ colors / len(colors)
+    values = torch.linalg.eigvalsh(moments)
+    if not values[0] > SINGULAR * values[-1]:
+        raise UserError(
+            f"camera {name} has grey pictures only (R, G and B depend on each other): no matrix can be fitted; add "
+            "others, or use --method gains"
+        )
+    return moments
+
+
+Fit = Callable[[Tensor, Tensor], RawMap]  # of colours (N, P, 3) and (M, P, 3), float64
+# A new method is a function above and a row here.
+METHODS: dict[str, Fit] = {
+    "identity": identity,
+    "gains": gains,
+    "transport": transport,
+    "affine": affine,
+    "statistics": statistics,
+    "light": light,
+}

@@ -307,9 +307,9 @@ class Mapping:
 
     steps: int = 85_750
     """Steps of training: 50 epochs (section 4.1) of 6,860 patches a camera (docs/raw_to_raw.md)."""
-    start: Literal["identity", "transport"] = "identity"
-    """What the mappers start from: identity, or the linear map that carries one camera's colours to the other's, fitted
-    without pairs (data/raw_maps.py). The paper does not say."""
+    start: Literal["identity", "gains", "transport", "statistics"] = "identity"
+    """What the mappers start from, and correct: nothing, or a linear map that is fitted without pairs before the first
+    step (data/raw_maps.py). The paper has none."""
     lr: float = 1e-5
     """The mappers' learning rate (section 4.1)."""
     critic_lr: float = 2e-5

@@ -42,9 +42,16 @@ class LinearMap:
     matrix: Matrix = IDENTITY  # (3, 3), of R, G, B
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
+    def of_planes(self) -> Tensor:
+        """The matrix of the four planes (4, 4), float64, without the offset."""
+        return mix(torch.eye(4, dtype=torch.float64)[:, :, None, None], self._matrices(4))[:, :, 0, 0].T
+
+    def _matrices(self, count: int) -> Tensor:
+        return torch.tensor(self.matrix, dtype=torch.float64).expand(count, 3, 3)
+
     def __call__(self, planes: Tensor) -> Tensor:
         """Planes (N, 4, h, w) of camera a -> those of camera b, not clipped."""
-        matrices = torch.tensor(self.matrix, dtype=torch.float64).expand(len(planes), 3, 3)
+        matrices = self._matrices(len(planes))
         red, green, blue = self.offset
         return mix(planes, matrices).add_(planes.new_tensor([red, green, green, blue]).view(4, 1, 1))
 

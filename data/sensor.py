@@ -78,6 +78,8 @@ SENSORS = {
     "fujifilm": Sensor("rggb", (58.0, 60.0, 61.0, 62.0), 1023.0),  # Fujifilm UltraISP, 10 bits (released code)
     "fujifilm-rmfa": Sensor("rggb", (63.0,) * 4, 1023.0),  # the same camera as RMFA-Net's released code reads it
     "ntire26": Sensor("rggb", (0.0,) * 4, 1023.0),  # NTIRE 2026: fractions of white, no black level
+    "simulated-a": Sensor("rggb", (252.0, 256.0, 255.0, 259.0), 4095.0),  # data/simulate_cameras.py, 12 bits
+    "simulated-b": Sensor("grbg", (62.0, 64.0, 63.0, 66.0), 1023.0),  # 10 bits
 }
 
 

@@ -5,7 +5,8 @@ one colour, the mean of the photograph's four pixels: so the colour planes of bo
 although their CFA orders differ, and truth is exact. The folder holds
 
     unpaired/a/*.png, unpaired/b/*.png    mosaics with noise, of other photographs on each side
-    paired/a/*.png, paired/b/*.png        of further photographs: a with noise; b without, but in whole digital numbers
+    paired/a/*.png, paired/b/*.png        of further photographs, with noise
+    truth/a/*.png, truth/b/*.png          the same without noise, but in whole digital numbers
     paired/transforms/*.npz               the exact map of each pair, for `data.spectra.load_transform`
     cameras.json, a.json, b.json          CFA orders and levels; the profiles of both cameras (`data.camera`)
     simulation.json, sources.txt          settings, and light and origin of each mosaic; photographs with their licences
@@ -39,7 +40,7 @@ from data.cuts import (
     write_sources,
 )
 from data.demo import DEMO, demo_boxes, demo_photographs
-from data.sensor import Cfa, Sensor
+from data.sensor import SENSORS, Cfa, Sensor
 from data.spectra import CAMERAS, Lighting, color_matrix, to_linear
 from data.unprocess import expose, mosaic, quantise
 from errors import UserError
@@ -48,6 +49,7 @@ Lights = Literal["mixed", "single"]  # two lights in a scene, or one
 Exposure = Literal["fixed", "auto"]  # in a fixed relation between the cameras, or chosen by each camera for each mosaic
 
 SIDES = ("unpaired/a", "unpaired/b", "paired")
+FOLDERS = (*SIDES[:2], "paired/a", "paired/b", "truth/a", "truth/b", "paired/transforms")
 FEWEST = 6  # photographs, two a side
 RECORD = "simulation.json"
 BRIGHT, PERCENTILE = 0.9, 99  # automatic exposure brings this percentile of all values to 0.9,
@@ -83,9 +85,10 @@ class Body:
 
 
 # 12 and 10 bits. Rounding truth to the levels of b costs 70 dB, which is far below the noise of a.
+_A, _B = SENSORS["simulated-a"], SENSORS["simulated-b"]
 BODIES = {
-    "a": Body("rggb", (252, 256, 255, 259), 4095, shot=1e-5, read=1e-8),
-    "b": Body("grbg", (62, 64, 63, 66), 1023, shot=4e-5, read=4e-7),
+    "a": Body(_A.cfa, tuple(map(int, _A.black_level)), int(_A.white_level), shot=1e-5, read=1e-8),
+    "b": Body(_B.cfa, tuple(map(int, _B.black_level)), int(_B.white_level), shot=4e-5, read=4e-7),
 }
 
 
@@ -105,9 +108,12 @@ class Settings:
         """The lights of a scene, which every patch is: by the seed, the photograph's name and the place in it."""
         return Lighting.draw(np.random.default_rng([self.seed, _number(cut[1:])]), self.lights == "mixed")
 
-    def noise(self, cut: Cut) -> np.random.Generator:
+    def noise(self, cut: tuple) -> np.random.Generator:
         """Random numbers for the noise of a mosaic."""
         return np.random.default_rng([self.seed, _number(cut)])
+
+
+DEMO_SETTINGS = Settings(seed=0, patch=128)  # of the demo dataset
 
 
 # --- planning --------------------------------------------------------------------------------------------------------
@@ -176,7 +182,7 @@ def write_cameras(
     root = refuse_existing(root)
     with temporary_folder(root, RECORD, describe(cuts, settings)) as temporary:
         write_sources(temporary, cuts, licences)
-        for folder in ("unpaired/a", "unpaired/b", "paired/a", "paired/b", "paired/transforms"):
+        for folder in FOLDERS:
             (temporary / folder).mkdir(parents=True)
         with progress(numbered(cuts), "writing") as bar:
             for (name, scale), group in groupby(bar, key=lambda item: item[1][1:3]):
@@ -202,8 +208,9 @@ def _write_scene(root: Path, stem: str, cut: Cut, photo: np.ndarray, settings: S
         camera = side.removeprefix("unpaired/")
         write_png(root / side / f"{stem}.png", expose(raws[camera], BODIES[camera], settings.noise(cut)))
         return
-    write_png(root / "paired" / "a" / f"{stem}.png", expose(raws["a"], BODIES["a"], settings.noise(cut)))
-    write_png(root / "paired" / "b" / f"{stem}.png", quantise(mosaic(raws["b"], BODIES["b"].cfa), BODIES["b"]))
+    for camera, body in BODIES.items():
+        write_png(root / "paired" / camera / f"{stem}.png", expose(raws[camera], body, settings.noise((camera, *cut))))
+        write_png(root / "truth" / camera / f"{stem}.png", quantise(mosaic(raws[camera], body.cfa), body))
     lighting.save(root / "paired" / "transforms" / f"{stem}.npz", linear.shape[:2])
 
 
@@ -249,7 +256,7 @@ def make_demo_cameras(root: Path, settings: Settings) -> None:
     if missing := set(SIDES) - {cut[0] for cut in cuts}:
         sides = ", ".join(sorted(missing))
         raise UserError(f"patch {settings.patch} is too large for the demo photographs: no patch for {sides}")
-    images = len(cuts) + sum(cut[0] == "paired" for cut in cuts)
+    images = len(cuts) + 3 * sum(cut[0] == "paired" for cut in cuts)  # a pair is four images
     written = (RECORD, describe(cuts, settings), images)
     if is_complete(root, *written):  # perhaps where no lock can be written
         return

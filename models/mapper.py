@@ -23,7 +23,8 @@ class Mapper(nn.Module):
     Planes are (N, `channels`, H, W), black 0, white 1; four channels are R, Gr, Gb, B, three are R, G, B. The network
     predicts a polynomial in a pixel's channels for each patch of 16 x 16 pixels, and adds it to the planes. It looks at
     the planes downsampled by M = `downsample`, where a patch is 16M x 16M pixels of the planes themselves.
-    It starts as the identity. The directions share the encoder but for its batch normalisation.
+    It starts as the identity, or as what `start_from` is given. The directions share the encoder but for its batch
+    normalisation.
 
     Args:
         channels: of the planes.
@@ -42,6 +43,20 @@ class Mapper(nn.Module):
         self.channels, self.pooled = channels, head == "pooled"
         self.encoder = ENCODERS[encoder](channels)
         self.heads = nn.ModuleDict({to: _head(channels * len(terms(channels))) for to in DIRECTIONS})
+        for to in DIRECTIONS:
+            self.register_buffer(f"start_{to}", torch.eye(channels))
+
+    def start_from(self, to: str, matrix: Tensor) -> None:
+        """Add the polynomial to a fixed matrix (C, C) times the planes, in the direction `to`, not to the planes.
+
+        The network then corrects a linear map that is known already (data/raw_maps.py). The paper has none.
+        """
+        getattr(self, f"start_{to}").copy_(matrix)
+
+    def _started(self, planes: Tensor, to: str) -> Tensor:
+        matrices = [getattr(self, f"start_{one}") for one in to]
+        parts = zip(planes.chunk(len(to)), matrices, strict=True)
+        return torch.cat([torch.einsum("dc,nchw->ndhw", matrix.to(part), part) for part, matrix in parts])
 
     def forward(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:
         """Planes (N, C, H, W) of the other camera -> planes as camera `to`, "a" or "b", takes them; not clipped.
@@ -49,7 +64,7 @@ class Mapper(nn.Module):
         The planes may have equal parts with directions of their own, `to` "bbaa" for example, which are normalised as
         batches of their own. Raises `UserError` as `parameters_of`.
         """
-        return apply(planes, self.parameters_of(planes, to, downsample), PATCH * downsample)
+        return apply(self._started(planes, to), self.parameters_of(planes, to, downsample), PATCH * downsample)
 
     def parameters_of(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:
         """The transforms of planes (N, C, H, W): (N, C x terms, h, w), h = ceil(H / 16M), or h = w = 1 if pooled.
@@ -106,7 +121,7 @@ class Mapper(nn.Module):
             self.train(training)
         mapped, rows = torch.empty_like(planes), max(1, BAND // (planes.shape[0] * planes.shape[-1]))
         for top in range(0, planes.shape[-2], rows):
-            band = planes[:, :, top : top + rows]
+            band = self._started(planes[:, :, top : top + rows], to)
             mapped[:, :, top : top + rows] = apply(band, grid, PATCH * downsample, top)
         return mapped
 

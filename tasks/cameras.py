@@ -27,9 +27,9 @@ def open_two_cameras(config: Config) -> TwoCameras:
     """
     data = config.data
     if data.demo:
-        from data.demo import make_demo_cameras
+        from data.simulate_cameras import DEMO_SETTINGS, make_demo_cameras
 
-        make_demo_cameras(Path(data.root))
+        make_demo_cameras(Path(data.root), DEMO_SETTINGS)
     for name, profile in find_profiles(config).items():
         levels, known = getattr(config, SECTIONS[name]), profile and profile.sensor
         if known and (known.cfa, known.white_level) != (levels.cfa, levels.white_level):

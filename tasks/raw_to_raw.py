@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from data.raw_maps import METHODS, RawMap, thumbnails
 from torch import Tensor, nn
 
 import config as settings
@@ -20,6 +19,7 @@ from data.cache import Files, cached_files
 from data.folders import Split
 from data.loader import training_batches
 from data.notes import note
+from data.raw_maps import RawMap, fit_raw_map, thumbnail
 from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, find_cameras_layout
 from discriminators import PatchDiscriminator
 from errors import UserError
@@ -35,7 +35,7 @@ from training.task import Stage, Task
 from training.validation import Render, Validation
 
 SHOWN_SIDE = 256  # planes' pixels of the sample images' sides, at most
-FITTED = 64  # mosaics of each camera to which linear maps are fitted, at most
+FITTED = 256  # mosaics of each camera to which linear maps are fitted, at most
 
 # The settings that this task reads; all others are refused.
 SECTIONS = {"data_b", "mapping", "log"}
@@ -96,10 +96,10 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         cameras = open_two_cameras(config)
         identity = identify_cameras(cameras)
         name, mapper = build_generator(config.model, "" if resume else config.init, cameras)
-        maps = fit_maps("transport", cameras, FITTED)
-        if mapping.start == "transport" and not config.init:
-            for to in CAMERAS:
-                mapper.start_from(to, torch.from_numpy(maps[to].matrix).float())
+        maps = {method: fit_maps(method, cameras) for method in dict.fromkeys(("transport", mapping.start))}
+        if not config.init:
+            for to, fitted in maps[mapping.start].items():
+                mapper.start_from(to, fitted.of_planes())
         mapper.to(device)
         config = dataclasses.replace(config, model=name)
         trainer = build_trainer(config, mapper, group)
@@ -137,13 +137,13 @@ def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn
     return name, mapper
 
 
-def fit_maps(method: str, cameras: TwoCameras, most: int) -> dict[str, RawMap]:
-    """{"b": the map from a to b, "a": that from b to a}, fitted without pairs to at most so many mosaics of each."""
+def fit_maps(method: str, cameras: TwoCameras) -> dict[str, RawMap]:
+    """{"b": the map from a to b, "a": that from b to a}, fitted without pairs to at most `FITTED` mosaics of each."""
     small = {}
     for each in CAMERAS:
         paths = cameras.unpaired[each]
-        small[each] = thumbnails(cameras.planes(path, each) for path in paths[:: -(-len(paths) // most)])
-    return {to: METHODS[method](small[OTHER[to]], small[to]) for to in CAMERAS}
+        small[each] = torch.cat([thumbnail(cameras.planes(path, each)) for path in paths[:: -(-len(paths) // FITTED)]])
+    return {to: fit_raw_map(method, small[OTHER[to]], small[to]) for to in CAMERAS}
 
 
 def build_trainer(config: Config, mapper: nn.Module, group: Group) -> CycleTrainer:
@@ -154,7 +154,7 @@ def build_trainer(config: Config, mapper: nn.Module, group: Group) -> CycleTrain
         for each in CAMERAS
     }
     if group.size > 1:
-        mapper.synchronise(group.mean)
+        mapper.synchronise(group.mean, group.size)
     betas = (mapping.beta1, mapping.beta2)
     judging = [parameter for critic in critics.values() for parameter in critic.parameters()]
     precision: Callable[[], AbstractContextManager] = nullcontext
@@ -200,7 +200,7 @@ def _build_stage(
 
 
 def _build_validation(
-    cameras: TwoCameras, maps: Mapping[str, RawMap], scenes: int, device: torch.device, group: Group
+    cameras: TwoCameras, maps: Mapping[str, Mapping[str, RawMap]], scenes: int, device: torch.device, group: Group
 ) -> Validation:
     """PSNR of the pairs of both directions, and sample rows of a mosaic, mapped, and its truth.
 
@@ -233,12 +233,13 @@ def _build_validation(
         score=psnr,
         render=render,
         samples=samples,
-        baselines={
-            "identity": lambda inputs: inputs[0],
-            "transport": lambda inputs: maps[inputs[1]](inputs[0]),
-        },
+        baselines={"identity": lambda inputs: inputs[0]} | {method: _render(fitted) for method, fitted in maps.items()},
         group=group,
     )
+
+
+def _render(fitted: Mapping[str, RawMap]) -> Render:
+    return lambda inputs: fitted[inputs[1]](inputs[0])
 
 
 def _shown(cameras: TwoCameras, number: int, scenes: int) -> tuple[Tensor, Tensor, str]:

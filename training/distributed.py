@@ -36,6 +36,12 @@ class Group:
         """Replace a tensor by its mean over all processes."""
         return self.sum_(tensor).div_(self.size) if self.size > 1 else tensor
 
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean of a tensor over all processes; gradients go through it."""
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(tensor) / self.size if self.size > 1 else tensor
+
     def sum_(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all processes."""
         if self.size > 1:

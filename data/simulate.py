@@ -170,7 +170,7 @@ def simulate(
         white: White level, and the largest value.
         matrix: One of the four published colour matrices, 0 to 3 (a random mixture).
         shot: Shot noise, 0 for none (drawn from 1e-5 to 1e-4); read noise follows from it.
-        cameras: Pairs of mosaic and photograph (one), or mosaics of two cameras (two), without the options from val to shot.
+        cameras: Pairs of mosaic and photograph (one), or mosaics of two cameras (two), which have no val to shot.
         lights: Of two cameras: two lights in each scene, or a single one (mixed).
         exposure: Of two cameras: in a fixed relation, or chosen by each camera for each mosaic (fixed).
     """

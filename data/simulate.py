@@ -155,8 +155,6 @@ def simulate(
 ) -> None:
     """Turn photographs into a dataset of RAW mosaics and their ground truth.
 
-    The options cfa, black, white, matrix, shot, val and test are those of one camera, lights and exposure those of two.
-
     Args:
         photos: Folder of photographs, or the word demo (for a folder of that name: ./demo). demo takes the photographs
             inside scikit-image, and has its own stride, scales, val and test.
@@ -172,27 +170,26 @@ def simulate(
         white: White level, and the largest value.
         matrix: One of the four published colour matrices, 0 to 3 (a random mixture).
         shot: Shot noise, 0 for none (drawn from 1e-5 to 1e-4); read noise follows from it.
-        cameras: Pairs of mosaic and photograph (one), or mosaics of two cameras (two; docs/raw_to_raw.md).
-        lights: Two lights in each scene, or a single one (mixed).
-        exposure: In a fixed relation between the cameras, or chosen by each camera for each mosaic (fixed).
+        cameras: Pairs of mosaic and photograph (one), or mosaics of two cameras (two), which have no val to shot.
+        lights: Of two cameras: two lights in each scene, or a single one (mixed).
+        exposure: Of two cameras: in a fixed relation, or chosen by each camera for each mosaic (fixed).
     """
-    if seed < 0:
-        raise UserError(f"seed is {seed}, but must not be negative")
-    if patch is None:
-        patch = 128 if photos == "demo" else 256
+    patch = (128 if photos == "demo" else 256) if patch is None else patch
     camera = dict(matrix=matrix, shot=shot, cfa=cfa, black=black, white=white)
-    _refuse_options_without_effect(photos, cameras, (stride, scales), (val, test), camera, (lights, exposure))
+    _refuse_options(photos, cameras, seed, (stride, scales), (val, test), camera, (lights, exposure))
+    stride = patch if stride is None else stride
     if cameras == "two":
         _two_cameras(photos, out, Settings(seed, patch, lights or "mixed", exposure or "fixed"), stride, scales)
     elif photos == "demo":
         make_demo(out, patch, seed, **camera)
     else:
-        stride = patch if stride is None else stride
-        simulated = Camera.random(seed, **camera)
-        simulate_folder(Path(photos), out, simulated, seed, patch, stride, scales, val, test)
+        simulate_folder(Path(photos), out, Camera.random(seed, **camera), seed, patch, stride, scales, val, test)
 
 
-def _refuse_options_without_effect(photos, cameras, steps, counts, camera, scene) -> None:
+def _refuse_options(photos, cameras, seed, steps, counts, camera, scene) -> None:
+    """Raise `UserError` for a negative seed, and for options that have no effect in this combination."""
+    if seed < 0:
+        raise UserError(f"seed is {seed}, but must not be negative")
     default = dict(matrix=None, shot=None, cfa=Camera.cfa, black=Camera.black, white=Camera.white)
     if cameras == "one" and any(scene):
         raise UserError("lights and exposure are options of two cameras: leave them out, or add --cameras two")
@@ -205,12 +202,12 @@ def _refuse_options_without_effect(photos, cameras, steps, counts, camera, scene
         raise UserError("the demo dataset has its own stride, scales, val and test: leave these options out")
 
 
-def _two_cameras(photos: str, out: Path, settings: Settings, stride: int | None, scales: Sequence[float]) -> None:
+def _two_cameras(photos: str, out: Path, settings: Settings, stride: int, scales: Sequence[float]) -> None:
     """Write a dataset of two cameras; the arguments are those of `simulate`."""
     if photos == "demo":
         make_demo_cameras(out, settings)
         return
-    folder, stride = Path(photos), settings.patch if stride is None else stride
+    folder = Path(photos)
     _check_grid(scales, stride)
     out = refuse_existing(out)  # before all photographs are read
     cuts = split_cameras(_survey(folder, settings.patch), settings.patch, stride, scales, settings.seed)

@@ -19,6 +19,7 @@ from data.simulate_cameras import BODIES, DEMO_SIDES, SIDES, Settings, make_demo
 from data.spectra import Lighting, load_transform, to_linear
 from errors import UserError
 
+PAIRED = ("paired/a", "paired/b", "truth/a", "truth/b")
 QUIET = {  # no noise, and the finest levels
     name: dataclasses.replace(body, white=65535, shot=0.0, read=0.0) for name, body in BODIES.items()
 }
@@ -126,7 +127,7 @@ def test_the_transform_of_a_is_the_truth_of_b(photos, tmp_path, monkeypatch, opt
     monkeypatch.setattr(simulate_cameras, "BODIES", QUIET)
     root = make(photos, tmp_path / "out", **options)
     for stem in names(root / "paired" / "a"):
-        truth = planes(root, "b", stem)
+        truth = planes(root, "b", stem, "truth")
         assert truth.std() > 0.01
         inside = (planes(root, "a", stem).max(axis=2) < 1) & (truth.max(axis=2) < 1)  # exact where nothing saturates
         assert inside.mean() > 0.9
@@ -134,12 +135,17 @@ def test_the_transform_of_a_is_the_truth_of_b(photos, tmp_path, monkeypatch, opt
         np.testing.assert_allclose(truth[..., 1], truth[..., 2], atol=2e-5)  # but for rounding
 
 
-def test_truth_has_no_noise_but_that_of_whole_numbers(grey, tmp_path):
+@pytest.mark.parametrize("camera", BODIES)
+def test_truth_has_no_noise_but_that_of_whole_numbers(grey, tmp_path, camera):
     root = make(grey, tmp_path / "out", patch=128, lights="single")
-    for stem in names(root / "paired" / "b"):
-        mosaic = iio.imread(root / "paired" / "b" / f"{stem}.png")
+    for stem in names(root / "truth" / camera):
+        mosaic = iio.imread(root / "truth" / camera / f"{stem}.png")
         assert all(np.ptp(mosaic[row::2, column::2]) == 0 for row in (0, 1) for column in (0, 1))
-        error = mapped(root, stem).mean(axis=(0, 1)) - planes(root, "b", stem)[0, 0, [0, 1, 3]]
+        noisy, truth = (planes(root, camera, stem, side) for side in ("paired", "truth"))
+        assert noisy.std(axis=(0, 1)).min() > 1e-4
+        assert np.abs(noisy.mean(axis=(0, 1)) - truth[0, 0]).max() < 1e-3
+    for stem in names(root / "truth" / "b"):
+        error = mapped(root, stem).mean(axis=(0, 1)) - planes(root, "b", stem, "truth")[0, 0, [0, 1, 3]]
         assert np.abs(error).max() < 1e-3
 
 
@@ -232,8 +238,8 @@ def test_other_settings_make_other_scenes(photos, tmp_path):
 def test_the_demo_takes_whole_photographs_for_each_side(tmp_path):
     root = tmp_path / "demo"
     make_demo_cameras(root, Settings(0, 128))
-    counts = [len(names(root / side)) for side in ("unpaired/a", "unpaired/b", "paired/a", "paired/b")]
-    assert counts == [96, 96, 48, 48]
+    counts = [len(names(root / side)) for side in ("unpaired/a", "unpaired/b", *PAIRED)]
+    assert counts == [96, 96, 48, 48, 48, 48]
     rows = [line.split("\t") for line in (root / "sources.txt").read_text().splitlines()]
     assert {name: side for side, name, _ in rows} == {name: side for name, (side, _) in DEMO_SIDES.items()}
     assert {name: licence for _, name, licence in rows} == {name: row[2] for name, row in DEMO.items()}

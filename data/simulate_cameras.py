@@ -7,6 +7,7 @@ although their CFA orders differ, and truth is exact. The folder holds
     unpaired/a/*.png, unpaired/b/*.png    mosaics with noise, of other photographs on each side
     paired/a/*.png, paired/b/*.png        of further photographs, with noise
     truth/a/*.png, truth/b/*.png          the same without noise, but in whole digital numbers
+    photographs/{a,b,paired}/*.png        what each mosaic shows, in sRGB: to train an ISP of a camera, and to test it
     paired/transforms/*.npz               the exact map of each pair, for `data.spectra.load_transform`
     cameras.json, a.json, b.json          CFA orders and levels; the profiles of both cameras (`data.camera`)
     simulation.json, sources.txt          settings, and light and origin of each mosaic; photographs with their licences
@@ -41,7 +42,7 @@ from data.cuts import (
 )
 from data.demo import DEMO, demo_boxes, demo_photographs
 from data.sensor import SENSORS, Cfa, Sensor
-from data.spectra import CAMERAS, Lighting, color_matrix, to_linear
+from data.spectra import CAMERAS, Lighting, color_matrix, to_linear, to_srgb
 from data.unprocess import expose, mosaic, quantise
 from errors import UserError
 
@@ -49,7 +50,8 @@ Lights = Literal["mixed", "single"]  # two lights in a scene, or one
 Exposure = Literal["fixed", "auto"]  # in a fixed relation between the cameras, or chosen by each camera for each mosaic
 
 SIDES = ("unpaired/a", "unpaired/b", "paired")
-FOLDERS = (*SIDES[:2], "paired/a", "paired/b", "truth/a", "truth/b", "paired/transforms")
+PHOTOGRAPHS = dict(zip(SIDES, ("photographs/a", "photographs/b", "photographs/paired"), strict=True))
+FOLDERS = (*SIDES[:2], "paired/a", "paired/b", "truth/a", "truth/b", "paired/transforms", *PHOTOGRAPHS.values())
 FEWEST = 6  # photographs, two a side
 RECORD = "simulation.json"
 BRIGHT, PERCENTILE = 0.9, 99  # automatic exposure brings this percentile of all values to 0.9,
@@ -204,6 +206,7 @@ def _write_scene(root: Path, stem: str, cut: Cut, photo: np.ndarray, settings: S
     if settings.exposure == "auto":
         lighting = dataclasses.replace(lighting, exposures=tuple(map(meter, lighting.record(linear))))
     raws = dict(zip(BODIES, map(_whole, lighting.record(linear)), strict=True))
+    write_png(root / PHOTOGRAPHS[side] / f"{stem}.png", np.rint(255 * to_srgb(_whole(linear))).astype(np.uint8))
     if side != "paired":
         camera = side.removeprefix("unpaired/")
         write_png(root / side / f"{stem}.png", expose(raws[camera], BODIES[camera], settings.noise(cut)))
@@ -256,7 +259,7 @@ def make_demo_cameras(root: Path, settings: Settings) -> None:
     if missing := set(SIDES) - {cut[0] for cut in cuts}:
         sides = ", ".join(sorted(missing))
         raise UserError(f"patch {settings.patch} is too large for the demo photographs: no patch for {sides}")
-    images = len(cuts) + 3 * sum(cut[0] == "paired" for cut in cuts)  # a pair is four images
+    images = 2 * len(cuts) + 3 * sum(cut[0] == "paired" for cut in cuts)  # a pair is four mosaics
     written = (RECORD, describe(cuts, settings), images)
     if is_complete(root, *written):  # perhaps where no lock can be written
         return

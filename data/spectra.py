@@ -35,6 +35,11 @@ def to_linear(image: np.ndarray) -> np.ndarray:
     return np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
 
 
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """The inverse of `to_linear`: linear sRGB (...) in [0, 1] -> sRGB (...) in [0, 1], not rounded."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 def formation(sensitivities: np.ndarray, light: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """C^T diag(L) B (3, 3), linear sRGB to raw, of C (wavelengths, 3), L (wavelengths,) and B (wavelengths, 3)."""
     return sensitivities.T @ (light[:, None] * basis)

@@ -88,6 +88,8 @@ def test_the_folder_has_the_layout_of_two_cameras(photos, tmp_path):
         assert names(root / "paired" / folder) == sorted(map(str, range(count["paired"])))
     for path in root.rglob("*.png"):
         mosaic = iio.imread(path)
+        if path.parent.parent.name == "photographs":
+            continue
         assert mosaic.shape == (16, 16) and mosaic.dtype == np.uint16 and mosaic.max() <= BODIES[path.parent.name].white
     levels = json.loads((root / "cameras.json").read_text())
     assert levels["a"] == {"cfa": "rggb", "black": [252, 256, 255, 259], "white": 4095}
@@ -147,6 +149,20 @@ def test_truth_has_no_noise_but_that_of_whole_numbers(grey, tmp_path, camera):
     for stem in names(root / "truth" / "b"):
         error = mapped(root, stem).mean(axis=(0, 1)) - planes(root, "b", stem, "truth")[0, 0, [0, 1, 3]]
         assert np.abs(error).max() < 1e-3
+
+
+def test_photographs_show_what_the_mosaics_do(photos, tmp_path):
+    """Without light, levels and noise: each mosaic's own 2x2 blocks, in sRGB."""
+    root = make(photos, tmp_path / "out")
+    for side, folder in simulate_cameras.PHOTOGRAPHS.items():
+        for name, scene in scenes(root)[side].items():
+            top, left = scene["top"], scene["left"]
+            patch = to_linear(iio.imread(photos / scene["photograph"])[top : top + 16, left : left + 16])
+            shown = iio.imread(root / folder / name)
+            expected = simulate_cameras.blocks(patch).repeat(2, axis=0).repeat(2, axis=1)
+            assert shown.dtype == np.uint8 and shown.shape == (16, 16, 3)
+            np.testing.assert_allclose(to_linear(shown), expected, atol=0.006)
+        assert len(names(root / folder)) == len(scenes(root)[side])
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -176,3 +176,8 @@ def test_a_file_that_holds_no_transform_is_refused(tmp_path):
 def test_importing_reads_no_table():
     code = "import sys, data.simulate; assert 'colour' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_srgb_there_and_back():
+    image = np.arange(256, dtype=np.uint8)
+    np.testing.assert_allclose(255 * spectra.to_srgb(spectra.to_linear(image)), image, atol=1e-3)

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from data import photographs
 from data.photographs import FORMATS, encode, notes_of, upright
 from errors import UserError
 
@@ -69,6 +70,26 @@ def test_empty_and_damaged_notes_are_left_out(tmp_path):
     (tmp_path / "damaged.dng").write_bytes(dng(MOSAIC)[:-200])
     assert BASE.Make not in notes_of(tmp_path / "empty.dng")
     assert notes_of(tmp_path / "damaged.dng")[BASE.Orientation] == 1
+
+
+def test_where_a_photograph_was_taken_is_kept(tmp_path):
+    """A file that is only EXIF, as Pillow writes it, is a TIFF file."""
+    noted, place = Image.Exif(), {1: "N", 2: (52.0, 30.0, 12.5), 3: "E", 4: (13.0, 24.0, 0.0)}
+    noted[BASE.Make] = "Maker"
+    noted.get_ifd(ExifTags.IFD.GPSInfo).update(place)
+    (tmp_path / "shot.dng").write_bytes(noted.tobytes().removeprefix(b"Exif\0\0"))
+    with Image.open(io.BytesIO(encode(IMAGE, "jpg", 95, tmp_path / "shot.dng"))) as image:
+        assert dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo)) == place
+        assert image.getexif()[BASE.Make] == "Maker"
+
+
+@pytest.mark.parametrize("kind", ("jpg", "png"))
+def test_notes_that_exif_cannot_hold_give_a_photograph_without(shot, monkeypatch, kind):
+    notes = notes_of(shot)
+    notes.get_ifd(ExifTags.IFD.Exif)[BASE.Flash] = 2**40  # more than 32 bits
+    monkeypatch.setattr(photographs, "notes_of", lambda source: notes)
+    with Image.open(io.BytesIO(encode(IMAGE, kind, 95, shot))) as image:
+        assert not image.getexif() and image.size == (10, 6) and "icc_profile" in image.info
 
 
 def test_an_image_that_jpeg_cannot_hold_is_refused_with_its_name(shot):

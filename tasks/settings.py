@@ -12,7 +12,7 @@ from data.folders import find_layout
 from errors import UserError
 from losses import LOSSES
 from tasks import isp
-from tasks.modes import chosen_critics, find_mode
+from tasks.modes import chosen_critics, compares_with_reference, find_mode
 from training.distributed import Group
 
 
@@ -85,9 +85,7 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
     `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
     """
     mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
-    pretrains, terms = pretrain.steps > 0 and not config.init, mode.stage("train").terms.items()
-    compared = pretrains and pretrain.data == "mosaics" and (pretrain.content > 0 or pretrain.mse > 0)
-    compared |= train.steps > 0 and any(other == "reference" and getattr(train, name) > 0 for name, (_, other) in terms)
+    pretrains, compared = pretrain.steps > 0 and not config.init, compares_with_reference(config)
     synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
     fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")
     for unused, sentence in (

@@ -24,7 +24,7 @@ import torch
 import storage
 from config import config as default
 from data.conditions import check_noted
-from data.files import Reader
+from data.files import Reader, advising
 from data.folders import Split, mosaics
 from data.inputs import PACKED_CHANNELS, WITH_CONTEXT
 from data.notes import note
@@ -133,8 +133,12 @@ def open_job(given: argparse.Namespace) -> Job:
     if int8 and not calibrated:
         raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
     compared, label = _compared(given, own, calibrated)
-    found = _read(compared, reader, given.size, COMPARED) if compared else list(scenes.synthetic_scenes(model.sensor))
-    samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)] if int8 else []
+    found, samples = list(scenes.synthetic_scenes(model.sensor)), []
+    with advising(f"--images and --calibrate take mosaics as the model's camera records them, {model.sensor}"):
+        if compared:
+            found = _read(compared, reader, given.size, COMPARED)
+        if int8:
+            samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)]
     return Job(path, model, source, found, f"{len(found)} {label}", samples)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,8 +18,11 @@ from exporting.checks import BOUNDS, Bound
 from models import build_model
 from training.checkpoint import save_generator
 
+from .dng import dng
+
 ROOT = Path(script.__file__).parent
 SIZE = "--size=64x48"
+MOSAIC = np.random.default_rng(0).integers(64, 900, (64, 96)).astype(np.uint16)
 
 
 @pytest.fixture
@@ -137,6 +141,30 @@ def test_int8_needs_mosaics(make_files, call, tmp_path):
     weights, *_ = make_files()
     status, output = call(script, "--checkpoint", weights, "-o", tmp_path / "out", "--precision", "int8")
     assert status == 2 and "--calibrate DIR" in output
+
+
+@pytest.mark.parametrize("option", ("--images", "--calibrate"))
+@pytest.mark.parametrize(
+    "name, content, sentence",
+    (
+        ("0.dng", dng(MOSAIC, cfa="gbrg"), "0.dng has the CFA order gbrg, not rggb"),
+        ("0.raw", bytes(2 * 64 * 96), "0.raw has no header"),
+        ("0.pgm", b"P5 96 64 4095 " + bytes([9]) * 2 * 64 * 96, "outside 0 to the white level 1023"),
+    ),
+)
+def test_mosaics_of_another_camera_are_refused_in_options_of_this_command(
+    make_files, call, tmp_path, option, name, content, sentence
+):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / name).write_bytes(content)
+    weights, own, _ = make_files()
+    folders = {"--images": own, "--calibrate": own} | {option: tmp_path / "others"}
+    given = ("--checkpoint", weights, "-o", tmp_path / "out", "--precision", "int8")
+    status, output = call(script, *given, *(part for item in folders.items() for part in item))
+    assert status == 2 and "--data." not in output and "test_model.py" not in output
+    assert sentence in output
+    assert ": --images and --calibrate take mosaics as the model's camera records them, CFA rggb, black " in output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

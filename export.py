@@ -229,11 +229,9 @@ def describe(given: argparse.Namespace, job: Job, done: Sequence[tuple[PhoneFile
 
 
 def write(folder: Path, done: Sequence[tuple[PhoneFile, dict[str, Any]]], description: dict[str, Any]) -> None:
-    """Write the files, and export.json last: there is none as long as it would not describe all of them."""
-    (folder / "export.json").unlink(missing_ok=True)
-    for file, _ in done:
-        storage.write_bytes(folder / file.name, file.content)
-    storage.write_json(folder / "export.json", description)
+    """Write the files and export.json: all of them or, on a full disk, none."""
+    contents = {file.name: file.content for file, _ in done}
+    storage.write_together(folder, contents | {"export.json": storage.to_json(description)})
 
 
 def refuse_others(folder: Path, names: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ import torch
 import storage
 from config import config as default
 from data.conditions import check_noted
-from data.files import Reader
+from data.files import Reader, advising
 from data.folders import Split, mosaics
 from data.inputs import PACKED_CHANNELS, WITH_CONTEXT
 from data.notes import note
@@ -133,8 +133,12 @@ def open_job(given: argparse.Namespace) -> Job:
     if int8 and not calibrated:
         raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
     compared, label = _compared(given, own, calibrated)
-    found = _read(compared, reader, given.size, COMPARED) if compared else list(scenes.synthetic_scenes(model.sensor))
-    samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)] if int8 else []
+    found, samples = list(scenes.synthetic_scenes(model.sensor)), []
+    with advising(f"--images and --calibrate take mosaics as the model's camera records them, {model.sensor}"):
+        if compared:
+            found = _read(compared, reader, given.size, COMPARED)
+        if int8:
+            samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)]
     return Job(path, model, source, found, f"{len(found)} {label}", samples)
 
 
@@ -225,11 +229,9 @@ def describe(given: argparse.Namespace, job: Job, done: Sequence[tuple[PhoneFile
 
 
 def write(folder: Path, done: Sequence[tuple[PhoneFile, dict[str, Any]]], description: dict[str, Any]) -> None:
-    """Write the files, and export.json last: there is none as long as it would not describe all of them."""
-    (folder / "export.json").unlink(missing_ok=True)
-    for file, _ in done:
-        storage.write_bytes(folder / file.name, file.content)
-    storage.write_json(folder / "export.json", description)
+    """Write the files and export.json: all of them or, on a full disk, none."""
+    contents = {file.name: file.content for file, _ in done}
+    storage.write_together(folder, contents | {"export.json": storage.to_json(description)})
 
 
 def refuse_others(folder: Path, names: Sequence[str]) -> None:

@@ -99,11 +99,18 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
         task = TASKS[parsed.config.task]
         task.refuse_ineffective(parsed.config, given)
         filled = parsed.resume and file.exists()
+        given += [name for name in _named(arguments) if name not in given]  # also those set to their defaults
         return parsed.config if filled else task.with_cameras(parsed.config, given), parsed.resume
     before = _own_config(file, parsed.config)
     after = _parse(arguments, before).config
     _refuse_changes(before, after)
     return after, True
+
+
+def _named(arguments: Sequence[str]) -> list[str]:
+    """The fields that a command line names: --data.white-level=4095 gives "data.white_level"."""
+    options = (argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--"))
+    return [option.replace("-", "_") for option in options]
 
 
 def _own_config(file: Path, given: Config) -> Config:

@@ -107,8 +107,9 @@ def main() -> None:
     scorer = open_scorer(config, tables, choose_device(given.device), given.at_once)
     before = sum(tables.is_complete(path) for path in wanted)
     try:
-        with Progress("scored", 0, len(wanted), unit="checkpoint") as progress:
-            failed = scorer.score(wanted, progress.update)
+        images = scorer.open() if before < len(wanted) else 1  # of each checkpoint
+        with Progress("scored", 0, len(wanted) * images, unit="image") as progress:
+            failed = scorer.score(wanted, lambda done: progress.update(round(done * images)))
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: lower --at-once") from None
     for path in wanted if len(wanted) <= 10 else ():

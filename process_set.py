@@ -17,9 +17,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -34,9 +36,10 @@ from evaluation.metrics import MEASURES
 from evaluation.tables import ScoreTables, checkpoints, select, write_ranking
 from tasks.device import choose_device
 from tasks.scoring import open_tables
-from training.log import Progress
+from training.log import Progress, say
 
 PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "rank")  # options passed on to inference.py
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # a scheduler's request, a terminal that was closed
 INTERVAL = 0.5  # seconds between checks of the sessions
 MAX_SESSIONS = 256  # at once: more would fill a machine's memory, or exceed the size that Slurm allows for a job array
 # Environment variables that sessions get from this process: a tmux server has those of the process that started it.
@@ -134,7 +137,7 @@ def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
             file.unlink(missing_ok=True)
     try:
         hint = f"; {launcher.start(new)}" if new else ""
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         stop(launcher, new)
         raise
     started = new if launcher.watches else []
@@ -143,13 +146,33 @@ def start(launcher: Launcher, sessions: Sequence[Session]) -> list[Session]:
 
 
 def stop(launcher: Launcher, sessions: Sequence[Session]) -> None:
-    """Stop the sessions, after Ctrl-C."""
+    """Stop the sessions, after Ctrl-C or a signal of `SIGNALS`."""
     for session in sessions:
         launcher.stop(session)
-    print(
-        "\nStopped the sessions that were started here. Their scores are kept; the same command continues.",
-        file=sys.stderr,
-    )
+    say("\nStopped the sessions that were started here. Their scores are kept; the same command continues.")
+
+
+@contextmanager
+def exiting_on_signals() -> Iterator[None]:
+    """In the block, a signal of `SIGNALS` raises `SystemExit` of status 128 + its number: sessions can be stopped.
+
+    Ignored signals, as SIGHUP is under nohup, stay ignored.
+    """
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+
+    def end(number: int, _frame) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the stopping
+        sys.exit(128 + number)
+
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def wait(
@@ -159,7 +182,7 @@ def wait(
     tables: ScoreTables,
     wanted: Sequence[Path],
 ) -> None:
-    """Wait until no session is alive, and show the progress of all. Ctrl-C stops the sessions `started` here."""
+    """Wait until no session is alive, and show the progress of all. Ctrl-C or SIGTERM stop those `started` here."""
     left = set(wanted)
 
     def scored() -> int:
@@ -173,7 +196,7 @@ def wait(
                 progress.update(scored())
             while any(launcher.alive(session) for session in sessions):  # everything is scored: they end in a moment
                 time.sleep(INTERVAL)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         stop(launcher, started)
         raise
 
@@ -225,10 +248,11 @@ def main() -> None:
         choose_device(given.device)
     sessions = plan(given, run, tables)
     if sessions:
-        started = start(launcher, sessions)
-        if given.detach or not launcher.watches:
-            return
-        wait(sessions, started, launcher, tables, select(run, given.n, range(0, given.n, given.step)))
+        with exiting_on_signals():
+            started = start(launcher, sessions)
+            if given.detach or not launcher.watches:
+                return
+            wait(sessions, started, launcher, tables, select(run, given.n, range(0, given.n, given.step)))
     failures = [failure for session in sessions if (failure := session.failure())]
     for failure in failures:
         print(failure, file=sys.stderr)

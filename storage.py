@@ -7,8 +7,8 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,7 +51,24 @@ def naming(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all, and wait until it is on the disk."""
-    with writing(path) as temporary, open(temporary, "wb") as file:
+    with writing(path) as temporary:
+        _write(temporary, content)
+
+
+def write_together(folder: Path, contents: Mapping[str, bytes | memoryview]) -> None:
+    """Write several files, {name: content}: all of them or, on a full disk, none.
+
+    They are put in their places when all are on the disk, the last of `contents` after the others. An old file of its
+    name is removed before: where it is, it belongs to the others, even if the process is killed.
+    """
+    with ExitStack() as stack:  # ends with the first
+        for name, content in reversed(contents.items()):
+            _write(stack.enter_context(writing(folder / name)), content)
+        (folder / [*contents][-1]).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -59,7 +76,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON. NaN and infinity raise `ValueError`."""
-    write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, to_json(content))
+
+
+def to_json(content: Any) -> bytes:
+    """Indented JSON. NaN and infinity raise `ValueError`."""
+    return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -114,6 +114,11 @@ def read_white_balance(path: Path) -> tuple[float, float] | None:
     return look_at(path).gains
 
 
+def orientation_of(path: Path) -> int:
+    """EXIF's orientation of a mosaic's picture: 1, upright, for files that are no camera's own."""
+    return look_at(path).orientation if path.suffix.lower() in CAMERA_FILES else 1
+
+
 def check_not_turned(path: Path) -> None:
     """Raise `UserError` for a file of a pair whose picture would have to be turned: mosaics are used as recorded."""
     if look_at(path).orientation != 1:

@@ -26,6 +26,20 @@ PGM_HEADER = re.compile(rb"(P[25])" + 3 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s
 NPY_HEADERS = threading.Lock()  # Python before 3.11.8 fails if threads parse two headers at once (its issue 106905)
 SIZE_OPTIONS = "--data.raw-height and --data.raw-width (test_model.py: --raw-height and --raw-width)"
 LEVEL_OPTION = "--data.white-level (test_model.py: --white-level)"
+# The end of an error's sentence: which option of fit.py says what a file contradicts, or does not say itself.
+CAMERA_ADVICE = re.compile(r": [^:]*--data\.(cfa|black-level|white-level|raw-height|raw-width)\b.*", re.DOTALL)
+
+
+@contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """In the block, files that contradict the camera are refused with this `advice`, not with options of fit.py.
+
+    For commands that take the camera from elsewhere.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(CAMERA_ADVICE.sub(lambda found: f": {advice}", str(error))) from None
 
 
 @dataclass(frozen=True)

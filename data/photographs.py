@@ -132,14 +132,38 @@ def _to_bytes(notes) -> bytes:
 
 def _encode_tiff(image: np.ndarray, notes) -> bytes:
     import tifffile
+    from PIL.ExifTags import IFD
 
-    buffer, kept = io.BytesIO(), {}
-    for tag, value in notes.items():
-        if isinstance(value, str) and value.isascii():
-            kept[tag] = (tag, "s", 0, value, True)
+    buffer = io.BytesIO()
+    tags = [(tag, "s", 0, value, True) for tag, value in notes.items() if isinstance(value, str) and value.isascii()]
+    parts = {part: notes.get_ifd(part) for part in (IFD.Exif, IFD.GPSInfo) if _directory(part, notes.get_ifd(part))}
+    tags += [(part - 1, "I", 1, 0, True) for part in parts]  # tifffile does not write these tags: the codes follow
     options = {"photometric": "rgb", "compression": "zlib", "predictor": True, "iccprofile": _srgb()}
-    tifffile.imwrite(buffer, image, **options, metadata=None, software=False, extratags=list(kept.values()))
+    tifffile.imwrite(buffer, image, **options, byteorder="<", metadata=None, software=False, extratags=tags)
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer, mode="r+") as file:
+        entries = {part: file.pages[0].tags[part - 1] for part in parts}
+        for part, entry in entries.items():
+            end = buffer.seek(0, io.SEEK_END)
+            start = end + end % 2  # directories begin at words (TIFF 6.0)
+            buffer.write(bytes(end % 2) + _directory(part, parts[part], start))
+            entry.overwrite(start)
+    for part, entry in entries.items():
+        buffer.seek(entry.offset)
+        buffer.write(struct.pack("<H", part))
     return buffer.getvalue()
+
+
+def _directory(part: int, values: dict, start: int = 0) -> bytes:
+    """The directory of TIFF `part`, to be written at byte `start`; empty if it is, or cannot hold the `values`."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    directory = ImageFileDirectory_v2(b"II*\0\0\0\0\0", group=part)
+    try:
+        directory.update(values)
+        return directory.tobytes(start) if values else b""
+    except Exception:  # as in `_to_bytes`
+        return b""
 
 
 @cache

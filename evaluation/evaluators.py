@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data.transport import sliced_distance
 from errors import UserError
+from evaluation.kept_features import Features
 from evaluation.metrics import MEASURES, Function, Measure, to_8_bit
 from losses.content import luminance3
 
@@ -73,16 +74,23 @@ class UnpairedEvaluator:
     summary = "unpaired: distance to photographs of other scenes plus content lost; smaller is better"
 
     def __init__(
-        self, alexnet: nn.Module, vit: nn.Module, reference: Callable[[Tensor], Tensor], photographs: Iterable[Tensor]
+        self,
+        alexnet: nn.Module,
+        vit: nn.Module,
+        reference: Callable[[Tensor], Tensor],
+        photographs: Iterable[Tensor],
+        keep: Callable[[str, Callable[[], Features]], Features] = lambda name, compute: compute(),
     ):
         """`photographs` are images (3, H, W) in [0, 1] of any sizes.
 
-        `reference` renders mosaics (N, 1, H, W) as demosaiced references (N, 3, H, W) in [0, 1].
+        `reference` renders mosaics (N, 1, H, W) as demosaiced references (N, 3, H, W) in [0, 1]. `keep` returns the
+        features of the "photographs", and of the "references", from where they are kept (see `KeptFeatures`): most of
+        the time of scoring is the ViT's. The photographs are not read then.
         """
-        self.alexnet, self.vit, self.reference = alexnet, vit, reference
+        self.alexnet, self.vit, self.reference, self.keep = alexnet, vit, reference, keep
         generator = torch.Generator().manual_seed(0)
         self.directions = F.normalize(torch.randn(DIRECTIONS, 3, generator=generator), dim=1)
-        target = _concatenate([self._features(photo[None]) for photo in photographs])
+        target = keep("photographs", lambda: _concatenate([self._features(photo[None]) for photo in photographs]))
         self.moments = {key: (target[key].mean(0), target[key].std(0) + 1e-6) for key in ("texture", "semantics")}
         self.target = self._standardise(target)
         self.unit = None  # the distances of the demosaiced references, once `calibrate` has measured them
@@ -93,8 +101,11 @@ class UnpairedEvaluator:
         Call it once, before `summarize`, with the batches (N, 1, H, W) of all mosaics that are to be evaluated. Raises
         `UserError` if a distance is not positive (KID can be negative): it cannot be a unit.
         """
-        values = [self.evaluate(self.reference(mosaic), self.prepare(mosaic, None)) for mosaic in mosaics]
-        self.unit = self._distances(_concatenate(values))
+
+        def features() -> Features:
+            return _concatenate([self.evaluate(self.reference(m), self.prepare(m, None)) for m in mosaics])
+
+        self.unit = self._distances(self.keep("references", features))
         for key in UNITS:
             if not self.unit[key] > 0:
                 raise UserError(

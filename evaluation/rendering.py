@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor
 
 import storage
+from data.camera_files import orientation_of
 from data.files import Reader
 from data.folders import Split
 from data.loader import whole_files
 from data.notes import note
-from data.photographs import read_photo
+from data.photographs import read_photo, upright
 from data.reference import Reference
 from errors import UserError
 from evaluation.evaluators import PairedEvaluator
@@ -228,7 +230,8 @@ def choose_scenes(
 ) -> tuple[list[Scene], list[str]]:
     """The images for the report, with captions: the worst and best by the first measure; unscored, some evenly spaced.
 
-    `rows` are the scores of the first of the models; the others' images are beside its own.
+    `rows` are the scores of the first of the models; the others' images are beside its own. All are turned as the
+    camera was, if it noted that; the images on the disk, and scores, are of mosaics as they were recorded.
     """
     model, *others = [candidate for candidate in models if candidate.folder]
     split, measure = render_set.split, next(iter(next(iter(rows.values()), {})), "")
@@ -250,7 +253,9 @@ def choose_scenes(
         path = split.raws[i]
         mosaic = render_set.reader.mosaic_tensor(render_set.reader.mosaic(path))[None]
         reference = to_8_bit(render_set.reference(mosaic))[0].permute(1, 2, 0).numpy()
-        target = read_photo(split.photos[i]) if render_set.has_targets else None
-        compared = {other.label: read(other, path) for other in others}
-        scenes.append(Scene(path.name, reference, read(model, path), target, rows.get(path.name, {}), compared))
+        turn = partial(upright, orientation=orientation_of(path))
+        target = turn(read_photo(split.photos[i])) if render_set.has_targets else None
+        compared = {other.label: turn(read(other, path)) for other in others}
+        images = turn(reference), turn(read(model, path)), target
+        scenes.append(Scene(path.name, *images, rows.get(path.name, {}), compared))
     return scenes, captions or [""] * len(order)

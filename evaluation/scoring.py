@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import torch
@@ -61,6 +62,8 @@ class CheckpointScorer:
         self, tables: ScoreTables, open_model: Callable[[str, torch.device], Any], device: torch.device, group: int
     ):
         self.tables, self.open_model, self.device, self.group = tables, open_model, device, group
+        self.done, self.counting = 0.0, Lock()  # checkpoints, with parts of those that threads are scoring
+        self.progress: Callable[[float], None] = lambda done: None
 
     @property
     def notes(self) -> dict[str, str]:
@@ -75,25 +78,34 @@ class CheckpointScorer:
         """(scores of each file, means) of each model; all are of one kind."""
         raise NotImplementedError
 
-    def score(self, wanted: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
+    def score(self, wanted: Sequence[Path], progress: Callable[[float], None] = lambda done: None) -> dict[Path, str]:
         """Write the missing tables of `wanted`. Returns the checkpoints that cannot be scored, each with the reason.
 
-        Checkpoints that another process is scoring are left to it and waited for at the end.
+        Checkpoints that another process is scoring are left to it and waited for at the end. `progress` gets the number
+        of checkpoints that are done, with parts of those that are being scored.
         """
-        failed, left, done = {}, [], 0
+        failed, left, done, self.done, self.progress = {}, [], 0, 0.0, progress
         for start in range(0, len(wanted), self.group):
             group = wanted[start : start + self.group]
             with self.tables.claim(group) as claimed:
                 failed |= self._score_claimed(claimed)
             left += [path for path in group if path not in claimed]
-            progress(done := done + len(claimed))
+            done += len(claimed)
+            self._advance(done - self.done)  # also those that had scores already, or cannot have any
         if left:
             note(f"waiting for other processes that score {len(left)} of the checkpoints")
         for path in left:
             with self.tables.claim([path], wait=True):
                 failed |= self._score_claimed([path])
-            progress(done := done + 1)
+            done += 1
+            self._advance(done - self.done)
         return failed
+
+    def _advance(self, part: float) -> None:
+        """Tell that another part of the checkpoints is done. Called by several threads."""
+        with self.counting:
+            self.done += part
+            self.progress(self.done)
 
     def _score_claimed(self, claimed: Sequence[Path]) -> dict[Path, str]:
         models, headers, failed = {}, {}, {}
@@ -139,7 +151,9 @@ class Scorer(CheckpointScorer):
         self.layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
         self.stack = at_once or (32 if device.type == "cuda" else 1)  # models run as one
         self.threads = torch.get_num_threads() if device.type == "cpu" and self.stack == 1 else 1
-        super().__init__(tables, open_model, device, group=max(self.stack, 8 * self.threads))
+        slow = tables.protocol == "unpaired"  # minutes for a checkpoint: store each one's scores soon
+        group = max(self.stack, self.threads if slow else 8 * self.threads)  # checkpoints claimed together
+        super().__init__(tables, open_model, device, group)
         self.load = load
         self.pixels = (1 << 20) // self.stack if device.type == "cuda" else 1 << 18
         self.scoring_set: ScoringSet | None = None
@@ -150,20 +164,27 @@ class Scorer(CheckpointScorer):
         """Lines for the header of each score table; empty until something is scored."""
         return self.scoring_set.notes if self.scoring_set else {}
 
+    def open(self) -> int:
+        """Read the files, and prepare what all outputs are compared with. Returns the number of files."""
+        with torch.inference_mode():
+            self.scoring_set = self.scoring_set or self.load(self.pixels)
+        return sum(len(names) for names, *_ in self.scoring_set.files)
+
     def kind_of(self, model: OpenedModel) -> Hashable:
         """Its architecture and its sensor: models that share both run as one, on the same inputs."""
         return model.name, model.sensor
 
     def evaluate(self, models: Sequence[OpenedModel]) -> list[tuple[dict, dict]]:
         """(scores of each file, means) of each model. All models share one architecture and one sensor."""
+        self.open()
         with torch.inference_mode():
-            self.scoring_set = self.scoring_set or self.load(self.pixels)
             inputs = self._inputs_of(models[0])
         stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]
-        if self.threads == 1:
+        if min(self.threads, len(stacks)) == 1:
             return [result for stack in stacks for result in self._evaluate_stack(stack, inputs)]
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # one model in each thread: its operations are too small to be divided
+        # One model in each thread: its operations are too small to be divided, unless there are threads to spare.
+        torch.set_num_threads(max(1, threads // len(stacks)))
         try:
             with ThreadPoolExecutor(self.threads) as pool:
                 results = pool.map(lambda stack: self._evaluate_stack(stack, inputs), stacks)
@@ -176,10 +197,12 @@ class Scorer(CheckpointScorer):
         generators = [model.generator.to(memory_format=self.layout) for model in models]
         evaluator, names, values = self.scoring_set.evaluator, [], [[] for _ in models]
         axes = mirrored_axes(self.scoring_set.sensor.cfa, models[0].sensor.cfa)
+        share = len(models) / sum(len(batch) for batch in inputs)
         for (batch_names, _, prepared), batch in zip(self.scoring_set.files, inputs, strict=True):
             for model_values, images in zip(values, render(generators, batch), strict=True):
                 model_values.append(evaluator.evaluate(mirror(images, axes), prepared))
             names += batch_names
+            self._advance(share * len(batch_names))
         joined = [{key: torch.cat([batch[key] for batch in some]).cpu() for key in some[0]} for some in values]
         return [evaluator.summarize(names, some) for some in joined]
 

@@ -11,6 +11,7 @@ from data.folders import find_layout, mosaics
 from data.notes import note
 from data.sensor import Sensor
 from errors import UserError
+from tasks.modes import compares_with_reference
 
 
 def find_profile(data: Data) -> Profile | None:
@@ -35,8 +36,9 @@ def find_profile(data: Data) -> Profile | None:
 def with_camera(config: Config, given: Sequence[str]) -> Config:
     """The config with the camera's CFA order, levels and white balance, but for what is `given`, such as "data.cfa".
 
-    Prints a note of the camera. Raises `UserError` as `find_profile` does, and for settings of camera files where there
-    are none.
+    Where no stage trains towards the published rendering, as in the preset quick, it is replaced by the one for any
+    camera: there it is only shown, and compared with by scores, alarms and tables. Prints a note of the camera. Raises
+    `UserError` as `find_profile` does, and for settings of camera files where there are none.
     """
     data, changes = config.data, {}
     profile, raws = find_profile(data), _raws(data)
@@ -44,6 +46,9 @@ def with_camera(config: Config, given: Sequence[str]) -> Config:
     if profile:
         levels = dataclasses.asdict(profile.sensor)
         changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
+        trained_towards = data.reference == "published" and compares_with_reference(config)
+        if "data.rendering" not in given and not trained_towards:
+            changes["rendering"] = "camera"
         note(f"the camera is {profile.name or 'not named'}; {profile.sensor}")
     elif "data.white_level" in given and "data.black_level" not in given:
         note(f"the black levels stay {data.black_level}: --data.black-level sets others")

@@ -10,7 +10,7 @@ from config import config as default
 from data.cache import free_memory
 from data.camera_files import CAMERA_FILES, CameraFile, read_with_notes
 from data.conditions import BALANCED, Gains, gains_of, gray_world, noted
-from data.files import Reader, reading
+from data.files import Reader, advising, reading
 from data.notes import note
 from data.photographs import upright
 from data.sensor import Sensor
@@ -70,7 +70,8 @@ class Developer:
     def read(self, path: Path) -> Shot:
         """Read one file. Raises `UserError` as `Reader` does, and for a white balance that it does not note."""
         if path.suffix.lower() not in CAMERA_FILES:
-            mosaic = Reader(self.plain, self.headless_size).recorded(path)
+            with advising("name a profile of their camera with --camera (python -m data.camera writes one)"):
+                mosaic = Reader(self.plain, self.headless_size).recorded(path)
             return Shot(path, mosaic, self.plain, self._gains(path, mosaic, self.plain), 1, ())
         with reading(path):
             mosaic, notes = read_with_notes(path, self._read_as, self.model.lens_shading)

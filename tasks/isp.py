@@ -21,11 +21,11 @@ from data.notes import note
 from data.patches import OfWhole, Patches, centre, photo_tensor
 from data.photographs import read_photo
 from data.reference import Reference, find_demosaicer
+from data.sizes import refuse_smaller
 from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError
 from evaluation.health import Watch, measure
 from evaluation.metrics import psnr, psnr_float
-from losses import LOSSES
 from models import build_model, model_spec
 from pretrained import zoo
 from tasks.camera import find_profile
@@ -33,7 +33,7 @@ from tasks.data import identify, note_darkness, open_data
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import BUILDERS, chosen_critics, find_mode, planned_steps
+from tasks.modes import BUILDERS, chosen_critics, drawn_files, find_mode, is_synthetic, planned_steps
 from tasks.reference import Fitted, fit_reference
 from tasks.weighting import weight_photographs
 from training.distributed import Group
@@ -83,17 +83,12 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     set_precision(config.compute)
     with group.in_turn():
         splits, reader, reference = open_data(config)
-        mode, training = find_mode(config.train.mode), splits["train"]
-        note_darkness(training, reader)
-        if mode.needs_pairs and not training.paired:
-            raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
+        mode, training = find_mode(config.train.mode), _training_files(config, splits["train"], reader)
         name, generator = build_generator(
             config.model, "" if resume else config.init, config.data.cfa, config.data.normalise
         )
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
-        if not mode.needs_pairs:
-            training = unpaired(training, config.data.unpaired, config.seed, config.quirks.permutation)
         networks, weighted, profile = Networks(config, device), {}, find_profile(config.data)
         if not mode.needs_pairs:
             training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
@@ -126,6 +121,22 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     )
 
 
+def _training_files(config: Config, split: Split, reader: Reader) -> Split:
+    """The files to train on, separated as the mode and data.unpaired say.
+
+    Raises `UserError` if the mode needs pairs and there are none, or a patch is larger than the files: here, before
+    what takes minutes, and before the run has any file.
+    """
+    note_darkness(split, reader)
+    if not find_mode(config.train.mode).needs_pairs:
+        split = unpaired(split, config.data.unpaired, config.seed, config.quirks.permutation)
+    elif not split.paired:
+        raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
+    for paths in drawn_files(config, split):
+        refuse_smaller(paths, config.data.patch, reader.headless_size)
+    return split
+
+
 def check_names(config: Config) -> None:
     """Raise `UserError` for the name of a mode, critic, model, layout or demosaicing that is in no table."""
     chosen_critics(config.train)
@@ -133,38 +144,6 @@ def check_names(config: Config) -> None:
     find_demosaicer(config.data.demosaic)
     if config.model:
         model_spec(config.model)
-
-
-def unused_weights(config: Config) -> list[str]:
-    """The fields with a positive weight of a term or critic that the run does not have, such as "train.mse"."""
-    unused, critics = [], {f"adv_{name}" for name in chosen_critics(config.train)}
-    for plan in find_mode(config.train.mode).stages:
-        used = {*plan.terms, *critics}
-        for name, value in vars(getattr(config, plan.name)).items():
-            if (name in LOSSES or name.startswith("adv_")) and value > 0 and name not in used:
-                unused.append(f"{plan.name}.{name}")
-    return unused
-
-
-def refuse_unused_fits(config: Config, given_map: bool) -> None:
-    """Raise `UserError` if the fitted colour map, synthetic pretraining or weights would have no effect.
-
-    `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
-    """
-    mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
-    pretrains, terms = pretrain.steps > 0 and not config.init, mode.stage("train").terms.items()
-    compared = pretrains and pretrain.data == "mosaics" and (pretrain.content > 0 or pretrain.mse > 0)
-    compared |= train.steps > 0 and any(other == "reference" and getattr(train, name) > 0 for name, (_, other) in terms)
-    synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
-    fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")
-    for unused, sentence in (
-        (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
-        (given_map and not fits, "there is no colour map for --data.color-map to fit"),
-        (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
-        (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
-    ):
-        if unused:
-            raise UserError(f"a setting has no effect: {sentence}")
 
 
 def build_generator(model: str, init: str, cfa: str = "", normalise: str = "") -> tuple[str, nn.Module]:
@@ -219,7 +198,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
         trainer.average_ = group.mean_ if group.size > 1 else None
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
-        if mode.synthetic if plan.name == "train" else config.pretrain.data == "synthetic":
+        if is_synthetic(config, plan.name):
             contexts = SyntheticContexts(fitted.camera) if contextual else None
             own = {"flips": data.flips, "chunk": chunk, "contexts": contexts}
             patches = SyntheticPatches(split, files, fitted.camera, *drawn, **own)

@@ -4,11 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from config import Config, Pretrain, Released, Train
+from data.folders import Split
 from discriminators import ColorDiscriminator, ColorImageDiscriminator, TextureDiscriminator
 from errors import UserError
 from losses import LOSSES
@@ -136,6 +138,28 @@ def planned_steps(config: Config) -> dict[str, int]:
     """Steps of each stage by name; a run from `config.init` skips pretraining. Raises `UserError`, as `find_mode`."""
     steps = {plan.name: getattr(config, plan.name).steps for plan in find_mode(config.train.mode).stages}
     return steps | ({"pretrain": 0} if config.init else {})
+
+
+def is_synthetic(config: Config, stage: str) -> bool:
+    """Whether the pairs of a stage are made of photographs (data/synthetic.py)."""
+    return find_mode(config.train.mode).synthetic if stage == "train" else config.pretrain.data == "synthetic"
+
+
+def compares_with_reference(config: Config) -> bool:
+    """Whether a stage of the run trains towards data.reference; otherwise that is only shown, and compared with."""
+
+    def compares(stage: str) -> bool:
+        section, terms = getattr(config, stage), find_mode(config.train.mode).stage(stage).terms
+        towards = (name for name, (_, other) in terms.items() if other == "reference")
+        return not is_synthetic(config, stage) and any(getattr(section, name) > 0 for name in towards)
+
+    return any(steps and compares(stage) for stage, steps in planned_steps(config).items())
+
+
+def drawn_files(config: Config, training: Split) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The (mosaics, photographs) of which the stages of a run draw patches."""
+    synthetic = {is_synthetic(config, stage) for stage, steps in planned_steps(config).items() if steps}
+    return training.raws if False in synthetic else (), training.photos if synthetic else ()
 
 
 def find_mode(name: str) -> Mode:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from data.reference import Reference
 from errors import UserError
 from evaluation import protocols
 from evaluation.evaluators import PairedEvaluator, UnpairedEvaluator
+from evaluation.kept_features import KeptFeatures
 from evaluation.metrics import MS_SSIM_MINIMUM
 from evaluation.rendering import shorter_side
 from evaluation.scoring import Scorer, ScoringSet
@@ -26,9 +28,11 @@ from pretrained.perceptual import PERCEPTUAL
 from tasks.data import note_trained_on, open_data
 from tasks.features import Networks
 from tasks.model import Model, open_model
+from training.log import Progress
 
 UNPAIRED_FILES = 256  # at most this many mosaics, evenly spaced, are scored without pairs
 PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the photographs of a run
+T = TypeVar("T")
 
 
 def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: Sequence[str] = ()) -> ScoreTables:
@@ -92,8 +96,8 @@ def _load_scoring_set(config: Config, tables: ScoreTables, device: torch.device,
     split = validation_split(splits, tables.protocol)
     batches = [(names, mosaic.to(device), target) for names, mosaic, target in whole_files(split, reader, pixels)]
     if tables.protocol == "unpaired":
-        evaluator, notes = build_unpaired_evaluator(config, splits["train"], reference, device)
-        evaluator.calibrate(mosaic for _, mosaic, _ in batches)
+        evaluator, notes = build_unpaired_evaluator(config, splits["train"], reference, device, tables)
+        evaluator.calibrate(_shown("demosaiced", [mosaic for _, mosaic, _ in batches], len(batches), "batch"))
     else:
         functions, notes = build_measures(tables.protocol, tables.columns, config.backbones.weights, device)
         evaluator = PairedEvaluator(functions)
@@ -140,21 +144,32 @@ def build_test_evaluator(
 
 
 def build_unpaired_evaluator(
-    config: Config, train: Split, reference: Reference, device: torch.device
+    config: Config, train: Split, reference: Reference, device: torch.device, tables: ScoreTables | None = None
 ) -> tuple[UnpairedEvaluator, dict[str, str]]:
     """(the evaluator that needs no pairs, made of a run's AlexNet, ViT and photographs; where those are from).
 
-    It computes in float32, without compilation, on normalised inputs, whatever the run did, so that scores of different
+    Features of photographs and references are kept in the folder of the `tables`, if there are any. The evaluator
+    computes in float32, without compilation, on normalised inputs, whatever the run did, so that scores of different
     runs compare.
     """
     backbones = dataclasses.replace(config.backbones, vit_normalise=True)
     plain = {"compute": Compute(), "as_released": False, "released": Released(), "backbones": backbones}
     networks = Networks(dataclasses.replace(config, **plain), device)
     chosen = _photographs(train, config)
+    frozen, keep = (networks("alexnet"), networks("vit")), {}
+    if tables:
+        rendering = {"reference": repr(dataclasses.replace(reference, demosaic=config.data.demosaic))}
+        keep["keep"] = KeptFeatures(tables.folder, tables.facts | networks.provenance | rendering)
     with torch.inference_mode():
         images = (photo_tensor(centre(read_photo(path))).to(device) for path in chosen)
-        evaluator = UnpairedEvaluator(networks("alexnet"), networks("vit"), reference, images)
+        evaluator = UnpairedEvaluator(*frozen, reference, _shown("photographs", images, len(chosen), "image"), **keep)
     return evaluator, networks.provenance | {"photographs": str(len(chosen))}
+
+
+def _shown(what: str, items: Iterable[T], count: int, unit: str) -> Iterator[T]:
+    """The items, with a progress bar as soon as the first one is asked for."""
+    with Progress(what, 0, count, unit=unit) as progress:
+        yield from progress.over(items)
 
 
 def _photographs(train: Split, config: Config) -> tuple[Path, ...]:

@@ -10,8 +10,9 @@ from data.cache import free_memory
 from data.conditions import BALANCED
 from data.folders import find_layout
 from errors import UserError
+from losses import LOSSES
 from tasks import isp
-from tasks.modes import chosen_critics, find_mode
+from tasks.modes import chosen_critics, compares_with_reference, find_mode
 from training.distributed import Group
 
 
@@ -21,11 +22,11 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
     """
     isp.check_names(config)
-    isp.refuse_unused_fits(config, "data.color_map" in given)
+    _refuse_unused_fits(config, "data.color_map" in given)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
     files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root
-    unused = [name for name in given if name in isp.unused_weights(config)]
+    unused = [name for name in given if name in _unused_weights(config)]
     textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
     convolutional = textures or ("color" in critics and train.color_critic == "image")
     vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
@@ -66,6 +67,36 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
     ):
         if ineffective:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
+def _unused_weights(config: Config) -> list[str]:
+    """The fields with a positive weight of a term or critic that the run does not have, such as "train.mse"."""
+    unused, critics = [], {f"adv_{name}" for name in chosen_critics(config.train)}
+    for plan in find_mode(config.train.mode).stages:
+        used = {*plan.terms, *critics}
+        for name, value in vars(getattr(config, plan.name)).items():
+            if (name in LOSSES or name.startswith("adv_")) and value > 0 and name not in used:
+                unused.append(f"{plan.name}.{name}")
+    return unused
+
+
+def _refuse_unused_fits(config: Config, given_map: bool) -> None:
+    """Raise `UserError` if the fitted colour map, synthetic pretraining or weights would have no effect.
+
+    `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
+    """
+    mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
+    pretrains, compared = pretrain.steps > 0 and not config.init, compares_with_reference(config)
+    synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
+    fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")
+    for unused, sentence in (
+        (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
+        (given_map and not fits, "there is no colour map for --data.color-map to fit"),
+        (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
+        (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
+    ):
+        if unused:
             raise UserError(f"a setting has no effect: {sentence}")
 
 

@@ -59,6 +59,17 @@ def test_a_png_holds_what_the_model_develops(call, shots, weights, tmp_path):
     assert np.array_equal(iio.imread(tmp_path / "0.png"), expected)
 
 
+def test_a_released_model_says_that_it_is_of_another_camera(call, shots, weights, tmp_path):
+    (shots / "1.dng").unlink()
+    status, printed = call(develop, shots, "--checkpoint", weights, "-o", tmp_path / "out")
+    assert status == 0 and "3 of 3 files are of Maker Phone 1, the model of a camera without a name (" in printed
+    assert "colours may be wrong" in printed
+    (raws := tmp_path / "plain").mkdir()
+    iio.imwrite(raws / "0.png", np.full((64, 64), 300, np.uint16))
+    status, printed = call(develop, raws, "--checkpoint", weights, "-o", tmp_path / "out2")
+    assert status == 0 and "colours may be wrong" not in printed  # a plain mosaic does not say of which camera it is
+
+
 def test_photographs_that_are_there_are_kept(call, shots, weights, tmp_path):
     one = (develop, shots / "0.dng", shots / "3.dng", "--checkpoint", weights, "-o", tmp_path)
     (tmp_path / "0.jpg").write_bytes(b"precious")
@@ -114,6 +125,29 @@ def test_the_page_shows_kept_photographs_too(call, make_files, tmp_path):
     assert (tmp_path / "out" / "index.html").read_text().count("data:image/jpeg;base64,") == 2
 
 
+def test_a_damaged_kept_photograph_is_left_out_of_the_page(call, make_files, tmp_path):
+    weights, raws, _ = make_files()
+    out = tmp_path / "out"
+    assert call(develop, raws, "--checkpoint", weights, "-o", out)[0] == 0
+    (out / "1.jpg").write_bytes((out / "1.jpg").read_bytes()[:300])
+    status, printed = call(develop, raws, "--checkpoint", weights, "-o", out, "--page")
+    assert status == 0 and "index.html goes without a photograph: cannot read" in printed and "1.jpg" in printed
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 1 and 'href="0.jpg"' in page
+
+
+def test_a_page_of_somebody_else_is_not_replaced(call, shots, weights, tmp_path):
+    out, options = tmp_path / "out", ("--checkpoint", weights, "-o", tmp_path / "out", "--page")
+    out.mkdir()
+    (out / "index.html").write_text("<!doctype html><title>My holidays</title>")
+    status, printed = call(develop, shots / "0.dng", *options)
+    assert status == 2 and "index.html exists and is no page of develop.py: move it, or leave out --page" in printed
+    assert "My holidays" in (out / "index.html").read_text() and names(out) == ["index.html"]
+    (out / "index.html").unlink()
+    for _ in range(2):  # its own page is replaced
+        assert call(develop, shots / "0.dng", *options)[0] == 0
+
+
 def test_photographs_that_would_be_taken_for_mosaics_do_not_go_to_their_folder(call, shots, weights):
     before = names(shots)
     status, printed = call(develop, shots, "--checkpoint", weights, "-o", shots, "--format", "tif16")
@@ -142,6 +176,14 @@ def test_a_profile_says_how_plain_mosaics_are_to_be_read(call, make_files, tmp_p
         (("--n", "2", "--remainder", "2"), "--remainder must lie between 0 and --n - 1"),
         (("--format", "png", "--quality", "90"), "--quality needs --format jpg"),
         (("--run", "x"), "--run and --checkpoint exclude each other"),
+        (("--step", "10"), "--step needs a run, not --checkpoint"),
+        (("--n", "0"), "--n must be at least 1"),
+        (("--n", "2", "--page"), "--page is of all photographs: write it without --n"),
+        (("--run", ""), "an option is empty"),
+        (("--runs", ""), "an option is empty"),
+        (("--camera", ""), "an option is empty"),
+        (("-o", ""), "an option is empty"),
+        (("--camera", "x.json"), "--camera is for mosaics that are not camera files, and there is none: leave it out"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(call, shots, weights, tmp_path, options, sentence):

@@ -1,24 +1,31 @@
 """The command export.py: whole exports, what it says of them, and what it refuses."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import export as script
 import storage
+from errors import run_cli
 from exporting import packages, targets
 from exporting.checks import BOUNDS, Bound
 from models import build_model
 from training.checkpoint import save_generator
 
+from .dng import dng
+
 ROOT = Path(script.__file__).parent
 SIZE = "--size=64x48"
+MOSAIC = np.random.default_rng(0).integers(64, 900, (64, 96)).astype(np.uint16)
 
 
 @pytest.fixture
@@ -133,10 +140,85 @@ def test_missing_packages_end_with_the_command(make_files, call, tmp_path, monke
     assert status == 2 and "pip install -r requirements-export.txt" in output and not (tmp_path / "out").exists()
 
 
+def phone_files(content: bytes) -> list[tuple[targets.PhoneFile, dict]]:
+    """Two files of an export, with their figures."""
+    kinds = (("model.onnx", "onnx"), ("model.tflite", "tflite"))
+    return [(targets.PhoneFile(name, target, "fp32", None, content), {}) for name, target in kinds]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("written", (0, 1, 2))
+def test_a_full_disk_leaves_the_export_before_as_it_was(tmp_path, monkeypatch, capsys, written):
+    """The disk is full after so many of the three files."""
+    out, calls, fsync = tmp_path / "out", [], os.fsync
+    script.write(out, phone_files(b"before"), {"files": "before"})
+    before = contents(out)
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(os, "fsync", full)
+        run_cli(lambda: script.write(out, phone_files(b"after"), {"files": "after"}))
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and f"cannot read or write {out}/" in printed and "No space left on device" in printed
+    assert contents(out) == before
+    script.write(out, phone_files(b"after"), {"files": "after"})
+    assert read(out) == {"files": "after"} and set(contents(out)) == set(before)
+    assert (out / "model.onnx").read_bytes() == (out / "model.tflite").read_bytes() == b"after"
+
+
+@pytest.mark.parametrize("last", ("model.onnx", "model.tflite", "export.json"))
+def test_an_interrupted_export_has_no_description(tmp_path, monkeypatch, last):
+    """A kill while the files are put in their places: some may be of the export before."""
+    replace_file = os.replace
+    script.write(tmp_path, phone_files(b"before"), {"files": "before"})
+
+    def killed(source: Path, target: Path) -> None:
+        if target.name == last:
+            raise KeyboardInterrupt
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        script.write(tmp_path, phone_files(b"after"), {"files": "after"})
+    assert set(contents(tmp_path)) == {"model.onnx", "model.tflite"}
+
+
 def test_int8_needs_mosaics(make_files, call, tmp_path):
     weights, *_ = make_files()
     status, output = call(script, "--checkpoint", weights, "-o", tmp_path / "out", "--precision", "int8")
     assert status == 2 and "--calibrate DIR" in output
+
+
+@pytest.mark.parametrize("option", ("--images", "--calibrate"))
+@pytest.mark.parametrize(
+    "name, content, sentence",
+    (
+        ("0.dng", dng(MOSAIC, cfa="gbrg"), "0.dng has the CFA order gbrg, not rggb"),
+        ("0.raw", bytes(2 * 64 * 96), "0.raw has no header"),
+        ("0.pgm", b"P5 96 64 4095 " + bytes([9]) * 2 * 64 * 96, "outside 0 to the white level 1023"),
+    ),
+)
+def test_mosaics_of_another_camera_are_refused_in_options_of_this_command(
+    make_files, call, tmp_path, option, name, content, sentence
+):
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / name).write_bytes(content)
+    weights, own, _ = make_files()
+    folders = {"--images": own, "--calibrate": own} | {option: tmp_path / "others"}
+    given = ("--checkpoint", weights, "-o", tmp_path / "out", "--precision", "int8")
+    status, output = call(script, *given, *(part for item in folders.items() for part in item))
+    assert status == 2 and "--data." not in output and "test_model.py" not in output
+    assert sentence in output
+    assert ": --images and --calibrate take mosaics as the model's camera records them, CFA rggb, black " in output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

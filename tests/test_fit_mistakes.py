@@ -9,9 +9,10 @@ import storage
 from errors import UserError
 from losses.adversarial import RelativisticLoss
 from losses.total_variation import TotalVariation
+from tasks import isp
 from training.folder import claim_folder
 
-from .fit_runs import CHEAP, vary
+from .fit_runs import CHEAP, vary, write_scenes
 
 pytestmark = pytest.mark.usefixtures("restored", "cached_networks")
 
@@ -56,6 +57,33 @@ def test_an_initial_checkpoint_of_another_model_is_refused(cheap_config):
     path = fit.train(cheap_config) / "checkpoints" / "pretrained.pt"
     with pytest.raises(UserError, match="holds the model 'efficient', not 'robust'"):
         fit.train(vary(cheap_config, run="next", model="robust", init=str(path)))
+
+
+@pytest.mark.parametrize("side", ("raws", "photos"))
+def test_a_patch_that_is_too_large_is_refused_before_any_fit_and_leaves_the_folder_free(
+    cheap_config, tmp_path, monkeypatch, side
+):
+    write_scenes(tmp_path / "large" / "raws", tmp_path / "large" / "photos", range(4), range(10, 14), side=128)
+    write_scenes(tmp_path / "small" / "raws", tmp_path / "small" / "photos", range(4), range(10, 14))
+    folders = {name: str(tmp_path / ("small" if name == side else "large") / name) for name in ("raws", "photos")}
+    data = {"layout": "folders", "root": "", "raw": folders["raws"], "photos": folders["photos"], "patch": 96}
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=f"{folders[side]}.*64x64, smaller than a pa"):
+        patch.setattr(isp, "fit_reference", None)
+        fit.train(vary(cheap_config, data=data))
+    assert {path.name for path in Path(cheap_config.runs, cheap_config.run).iterdir()} == {".lock"}
+    assert (fit.train(vary(cheap_config, data=data | {"patch": 64})) / "summary.json").exists()
+
+
+def test_mosaics_may_be_small_if_only_photographs_are_drawn(cheap_config, tmp_path):
+    """Synthetic pairs are made of the photographs."""
+    write_scenes(tmp_path / "large" / "raws", tmp_path / "photos", range(12), range(20, 32), side=128)
+    write_scenes(tmp_path / "raws", tmp_path / "small", range(12))
+    data = {"layout": "folders", "root": "", "raw": str(tmp_path / "raws"), "photos": str(tmp_path / "photos")}
+    config = vary(cheap_config, data=data | {"patch": 96}, pretrain={"data": "synthetic", "content": 0})
+    folder = fit.train(vary(config, train={"steps": 0}))
+    assert (folder / "summary.json").exists()
+    with pytest.raises(UserError, match="raws.*64x64, smaller than a patch of 96"):
+        fit.train(vary(config, run="both"))
 
 
 def test_an_unusable_device_leaves_no_folder(cheap_config, tmp_path):

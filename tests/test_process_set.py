@@ -181,8 +181,10 @@ def test_a_damaged_checkpoint_stops_no_other_session(make_run, call, sessions_he
     assert status == 2 and "1 sessions, 1 of them started now" in output and scored(run) == before
 
 
-def test_ctrl_c_stops_the_sessions(make_run, call, sessions_here, monkeypatch):
+@pytest.mark.parametrize("number, expected", ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)))
+def test_ctrl_c_and_other_signals_stop_the_sessions(make_run, call, sessions_here, monkeypatch, number, expected):
     run, launchers = make_run(count=30), []
+    before = signal.getsignal(number)
 
     class Recorded(Local):
         def __init__(self, options=()):
@@ -190,11 +192,39 @@ def test_ctrl_c_stops_the_sessions(make_run, call, sessions_here, monkeypatch):
             launchers.append(self)
 
     monkeypatch.setitem(LAUNCHERS, "local", Recorded)
-    while_waiting(monkeypatch, lambda: logs(run), interrupt)
+    while_waiting(monkeypatch, lambda: logs(run), lambda: os.kill(os.getpid(), number))
     status, output = call(process_set, *options(run), "--launcher", "local")
-    assert status == 130 and "Stopped the sessions that were started here" in output
+    assert status == expected and "Stopped the sessions that were started here" in output
     (process,) = launchers[0].processes.values()
     assert process.wait(20) == -signal.SIGTERM and len(scored(run)) < 30
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_does_not_leave_sessions_running(sessions_here):
+    ended = []
+
+    class Launcher:
+        def stop(self, session) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(session)
+
+    with pytest.raises(SystemExit) as end, process_set.exiting_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        except SystemExit:
+            process_set.stop(Launcher(), "abc")
+            raise
+    assert end.value.code == 128 + signal.SIGHUP and ended == list("abc")
+
+
+def test_an_ignored_signal_stays_ignored(sessions_here):
+    """As SIGHUP is under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with process_set.exiting_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_detached_sessions_continue_after_the_command(make_run, sessions_here):

@@ -4,8 +4,8 @@ import pytest
 
 from errors import UserError
 from evaluation.charts import CHARTS, compared_curves
-from evaluation.comparison import FOREIGN, KIND, write_comparison
-from evaluation.report import refuse_foreign, table
+from evaluation.comparison import write_comparison
+from evaluation.report import table
 
 SCORES = table([{"run": "a", "newest": 20.5}, {"run": "b", "newest": None}], {}, {"newest": 2})
 SETTINGS = {"columns": [("setting", "text"), ("a", "text"), ("b", "text")], "rows": [["train.lr", "0.1", "0.2"]]}
@@ -78,9 +78,10 @@ def test_equal_settings_are_told_and_logs_without_steps_give_no_charts(tmp_path,
 
 
 def test_only_a_page_of_this_kind_is_replaced(tmp_path, page):
-    refuse_foreign(tmp_path / "new" / "compare.html", KIND, FOREIGN)
-    refuse_foreign(tmp_path / "absent.html", KIND, FOREIGN)
+    content = {"scores": SCORES, "settings": SETTINGS, "logs": {"a": []}, "warnings": []}
+    write_comparison(tmp_path / "new" / "compare.html", **content)
     (tmp_path / "report.html").write_text("<!doctype html>")
     for path in (tmp_path, tmp_path / "report.html"):
         with pytest.raises(UserError, match="is no page of runs.py: name another file with --page"):
-            refuse_foreign(path, KIND, FOREIGN)
+            write_comparison(path, **content)
+    assert (tmp_path / "report.html").read_text() == "<!doctype html>"

@@ -88,6 +88,41 @@ def test_a_profile_serves_plain_mosaics(own):
     assert (data.black_level, data.white_level, data.gains) == (profile.sensor.black_level, 15000.0, profile.gains)
 
 
+def rendering(own, *options: str, raws: str = "raws") -> tuple[str, bool]:
+    """(the rendering of a run on these folders, whether its gains are the published ones)."""
+    folder = ("--data.layout", "folders", "--data.raw", str(own / raws), "--data.photos", str(own / "photos"))
+    data = parse([options[0], *folder, *options[1:]])[0].data
+    return data.rendering, data.gains == Data().gains
+
+
+def test_the_rendering_is_the_cameras_where_it_is_only_shown(own):
+    assert rendering(own, "quick") == ("camera", False)
+    assert rendering(own, "camera", "--data.reference", "transport", "--data.rendering", "camera") == ("camera", False)
+    towards = ("--data.reference", "transport", "--pretrain.steps", "9", "--pretrain.mse", "1")
+    assert rendering(own, "quick", *towards) == ("camera", False)  # trained towards the fitted map's
+    assert rendering(own, "quick", "--data.rendering", "camera", "--data.gains", "1", "2", "3")[0] == "camera"
+
+
+def test_the_rendering_stays_published_where_it_is_trained_towards_or_no_camera_is_known(own):
+    assert rendering(own, "fujifilm-efficient") == ("published", True)
+    assert rendering(own, "quick", "--pretrain.steps", "9", "--pretrain.mse", "1") == ("published", True)
+    assert rendering(own, "quick", "--train.mode", "unpaired", "--train.content", "1") == ("published", True)
+    (own / "plain").mkdir()
+    for i in range(3):
+        iio.imwrite(own / "plain" / f"{i}.png", sampled(seen(smooth(i)), black=64, white=1023))
+    assert rendering(own, "quick", raws="plain") == ("published", True)
+
+
+@pytest.mark.parametrize("option", (("--data.rendering", "published"), ("--data.rendering=published",)))
+def test_the_rendering_that_the_user_sets_is_kept(own, option):
+    """Also one that is the default."""
+    assert rendering(own, "camera", *option) == rendering(own, "quick", *option) == ("published", True)
+
+
+def test_a_setting_with_its_default_value_overrides_what_the_files_say(own):
+    assert parse([*folders(own), "--data.gains", "1.6", "1.2", "1.4"])[0].data.gains == (1.6, 1.2, 1.4)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     (({"model": "Phone 2"}, "is the profile of Maker Phone 2 rggb, but .*0.dng is of Maker Phone 1 rggb"),),

@@ -91,6 +91,20 @@ def test_a_balance_that_is_not_noted_is_refused_with_what_to_do(write):
         gains_for(write(gains=None), "camera", camera=PROFILE)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    (
+        ("0.raw", bytes(2 * 64 * 96), "0.raw has no header: name a profile of their camera with --camera"),
+        ("0.pgm", b"P5 96 64 4095 " + bytes([9]) * 2 * 64 * 96, "white level 1023: name a profile of their camera wi"),
+    ),
+)
+def test_a_plain_mosaic_of_another_camera_needs_a_profile(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as error:
+        Developer(model_of(), Wishes(), FUJIFILM).read(tmp_path / name)
+    assert "--data." not in str(error.value)
+
+
 def test_exposure_multiplies_all_colours(write):
     shot = Developer(model_of(), Wishes(exposure=1.0), FUJIFILM).read(write())
     assert shot.gains == (2.0, 2.0, 2.0)

@@ -13,8 +13,16 @@ from data.folders import Split
 from data.reference import Reference
 from data.sensor import SENSORS
 from errors import UserError
-from evaluation.tables import ScoreTables
-from tasks.scoring import build_measures, build_test_evaluator, build_unpaired_evaluator, open_tables, validation_split
+from evaluation.tables import ScoreTables, checkpoints
+from pretrained import backbones
+from tasks.scoring import (
+    build_measures,
+    build_test_evaluator,
+    build_unpaired_evaluator,
+    open_scorer,
+    open_tables,
+    validation_split,
+)
 
 CPU = torch.device("cpu")
 
@@ -124,3 +132,64 @@ def test_a_protocol_for_mosaics_is_refused_for_photographs(make_run, options):
         open_tables(Path("run"), replace(config, **options), "paired", "raw2raw")
     with pytest.raises(UserError, match="'raw2raw' scores mosaics of another camera"):
         build_test_evaluator((), "raw2raw", (), "random", CPU)
+
+
+# --- without ground truth ---------------------------------------------------------------------------------------------
+
+
+def score_unpaired(run: Path, at_once: int = 0, progress=lambda done: None) -> dict[str, dict[str, float]]:
+    """{checkpoint: its means} of all of a run's checkpoints, scored by a scorer of its own."""
+    _, config = open_run(str(run.parent), run.name)
+    subject = open_scorer(config, open_tables(run, config, "unpaired", "paper"), CPU, at_once)
+    for table in (run / "scores" / "unpaired").glob("*.csv"):
+        table.unlink()
+    assert subject.score(checkpoints(run), progress) == {}
+    return {path.stem: subject.tables.read(path).mean for path in checkpoints(run)}
+
+
+def images_seen(monkeypatch) -> list[int]:
+    """The number of images of each call of a ViT from now on."""
+    seen, forward = [], backbones.ViT.forward
+    monkeypatch.setattr(backbones.ViT, "forward", lambda self, image: seen.append(len(image)) or forward(self, image))
+    return seen
+
+
+def test_kept_features_give_the_scores_of_computed_ones(make_run, monkeypatch):
+    run = make_run(count=2)
+    seen = images_seen(monkeypatch)
+    plain = score_unpaired(run)
+    assert sum(seen) == 4 + 3 + 2 * 3  # photographs, demosaiced mosaics, outputs of two checkpoints
+    assert {path.name for path in (run / "scores" / "unpaired").glob(".*.pt")} == {".photographs.pt", ".references.pt"}
+    seen.clear()
+    assert score_unpaired(run) == plain and sum(seen) == 2 * 3
+    photo = next((run.parents[1] / "data" / "train" / "fujifilm").iterdir())
+    iio.imwrite(photo, 255 - iio.imread(photo))
+    seen.clear()
+    changed = score_unpaired(run)
+    assert sum(seen) == 4 + 3 + 2 * 3 and changed["step_0000010"]["unpaired"] != plain["step_0000010"]["unpaired"]
+
+
+def test_kept_references_are_those_of_their_rendering(make_run, monkeypatch):
+    run = make_run(count=1)
+    score_unpaired(run)
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace('"rendering": "published"', '"rendering": "camera"'))
+    seen = images_seen(monkeypatch)
+    score_unpaired(run)
+    assert sum(seen) == 4 + 3 + 3
+
+
+def test_progress_counts_the_images_of_each_checkpoint(make_run):
+    run, told = make_run(count=3), []
+    score_unpaired(run, at_once=2, progress=lambda done: told.append(round(3 * done, 6)))  # of 3 files each
+    assert told[-1] == 9 and told == sorted(told) and 0 < told[0] < 9
+
+
+def test_a_single_checkpoint_is_scored_with_all_threads(make_run, monkeypatch, restored):
+    torch.set_num_threads(2)
+    threads, forward = [], backbones.ViT.forward
+    run = make_run(count=1)
+    score_unpaired(run)
+    monkeypatch.setattr(backbones.ViT, "forward", lambda *a: threads.append(torch.get_num_threads()) or forward(*a))
+    score_unpaired(run)
+    assert threads and set(threads) == {2} and torch.get_num_threads() == 2

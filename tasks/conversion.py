@@ -1,7 +1,7 @@
 """Converting single files: one camera's mosaic in, at its own levels, the mosaic of another camera out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from data.camera_files import CAMERA_FILES, CameraFile
 from data.mosaic_files import Notes, check_white, encode_mosaic
 from data.planes import from_planes
 from data.raw_maps import colors_of, light_of, thumbnail
-from data.sensor import Sensor
+from data.sensor import Sensor, mirrored_axes
 from errors import UserError
 from tasks.closed_form import OTHER, planes_of, read_as_is
 
@@ -55,6 +55,19 @@ def kind_of(source: Path) -> str:
     """The format, in `data.mosaic_files.FORMATS`, that a file is converted to if none is asked for."""
     suffix = source.suffix.lower()
     return "dng" if suffix in CAMERA_FILES else "npy" if suffix == ".npy" else "png"
+
+
+def moved(mosaic: np.ndarray, cfa: str, wanted: str) -> np.ndarray:
+    """A mosaic (H, W) of even sides that begins a row, a column, or both later, where its CFA order is the wanted one.
+
+    Its size stays: at the end, the last row or column but one is repeated. If the planes stayed where they are instead,
+    colours would be up to two pixels apart, and the other camera's ISP would show fringes at every edge.
+    """
+    for axis in mirrored_axes(cfa, wanted):
+        later, again = [slice(None)] * 2, [slice(None)] * 2
+        later[axis], again[axis] = slice(1, None), slice(-2, -1)
+        mosaic = np.concatenate((mosaic[tuple(later)], mosaic[tuple(again)]), axis)
+    return mosaic
 
 
 class Converter:
@@ -98,7 +111,8 @@ class Converter:
     @torch.inference_mode()
     def convert(self, shot: Shot) -> Converted:
         """Map a file. Raises `UserError` if the values that come out are not finite."""
-        planes = planes_of(shot.mosaic, shot.sensor, self.device)
+        cfa = self.target.cfa
+        planes = planes_of(moved(shot.mosaic, shot.sensor.cfa, cfa), replace(shot.sensor, cfa=cfa), self.device)
         mapped = self.mapper.map(planes, self.to, self.downsample)
         if not mapped[:, :, ::16, ::16].isfinite().all():  # some of the pixels, to save time: NaN spreads
             raise UserError(f"{self.mapper.source} gives values that are not finite: its training diverged")

@@ -24,9 +24,12 @@ def scene(seed: int) -> np.ndarray:
     return torch.nn.functional.interpolate(coarse, SIZE, mode="bicubic").clamp(0, 0.8)[0].permute(1, 2, 0).numpy()
 
 
-def mosaic_of(camera: str, seed: int) -> np.ndarray:
+def mosaic_of(camera: str, seed: int, first: int = 0) -> np.ndarray:
+    """What a camera records of a scene, from its column `first` on."""
     sensor = CAMERAS[camera]
-    return sampled(scene(seed) @ SEEN[camera].T, sensor.cfa, sensor.black_level, int(sensor.white_level))
+    return sampled(
+        np.roll(scene(seed), -first, 1) @ SEEN[camera].T, sensor.cfa, sensor.black_level, int(sensor.white_level)
+    )
 
 
 def dng_of(which: str, seed: int, **options) -> bytes:

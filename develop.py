@@ -10,12 +10,8 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count, islice
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,21 +22,18 @@ from config import config as default
 from data import camera
 from data.camera_files import CAMERA_FILES
 from data.files import MOSAIC_FILES
-from data.folders import mosaics
 from data.notes import note
 from data.photographs import FORMATS, encode
 from errors import UserError, printable, run_cli
 from evaluation.contact_sheet import PAGE, SHEET, Tile, tiles_of, write_contact_sheet
 from evaluation.report import refuse_foreign
 from tasks import choice
+from tasks.batch import Batch, Job, depth_for, jobs_of
 from tasks.development import Developer, Shot, Wishes
 from tasks.device import choose_device
 from tasks.model import open_model
-from training.log import Progress
 
 QUALITY = 95  # of JPEG files
-DEPTH = 3  # files that are read ahead, and written, at most
-IN_FLIGHT, DECODED = 400 << 20, 8  # bytes of them at a time; bytes of mosaic and photograph for one of a camera file
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -103,29 +96,12 @@ def _white_balance(options: argparse.ArgumentParser, text: str) -> str | tuple[f
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Job:
-    """A file and the photograph that it becomes."""
-
-    source: Path
-    target: Path
-
-
-def jobs_of(given: argparse.Namespace) -> list[Job]:
+def photographs_of(given: argparse.Namespace) -> list[Job]:
     """The files of the command line, this share of them. Raises `UserError` if two would become one photograph."""
-    sources, output = [], Path(given.output)
-    for path in map(Path, given.inputs):
-        sources += mosaics(path).raws if path.is_dir() else [path]
-    sources = list(dict.fromkeys(sources))
-    jobs, taken = [], {}
-    for source in sources:
-        job = Job(source, output / (source.stem + FORMATS[given.format]))
-        if job.target in taken:
-            raise UserError(f"{taken[job.target]} and {source} would both become {job.target}: develop them apart")
-        taken[job.target] = source
-        jobs.append(job)
-    folders = {source.parent.resolve() for source in sources}
-    if output.resolve() in folders and FORMATS[given.format] in MOSAIC_FILES:
+    output, suffix = Path(given.output), FORMATS[given.format]
+    jobs = jobs_of(given.inputs, lambda source: output / (source.stem + suffix), "develop")
+    folders = {job.source.parent.resolve() for job in jobs}
+    if output.resolve() in folders and suffix in MOSAIC_FILES:
         raise UserError(
             f"{output} holds mosaics, and {given.format} files beside them would be taken for such: choose "
             "another --output, or --format jpg"
@@ -136,75 +112,29 @@ def jobs_of(given: argparse.Namespace) -> list[Job]:
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-class Batch:
-    """Develops jobs, and keeps what there is to say of them.
+class Photographs:
+    """Develops what `Developer.read` returns, writes it, and counts what there is to say of the files."""
 
-    While one file is in the network, threads read the next ones, and encode and write the last ones: at most `depth` of
-    each, so that large files do not fill the memory.
-    """
-
-    def __init__(self, developer: Developer, given: argparse.Namespace, device: torch.device, depth: int):
-        self.developer, self.given, self.device, self.depth = developer, given, device, depth
-        self.failed: list[str] = []  # a sentence for each file
+    def __init__(self, developer: Developer, given: argparse.Namespace, device: torch.device):
+        self.developer, self.given, self.device = developer, given, device
         self.remarks: Counter[str] = Counter()  # what is unlike the training, and of how many files
-        self.tiles: list[Tile] = []  # of the contact sheet, if there will be one
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Develop all jobs. A file that cannot be developed does not stop the others."""
-        writes: deque[Future] = deque()
-        with ThreadPoolExecutor(2) as pool, Progress("developed", 0, len(jobs), unit="file") as progress:
-            numbers = count(1)
-            for job, reading in self._reading(pool, jobs):
-                with self._noting_failure():
-                    writes.append(pool.submit(self._write, job, self._develop(reading.result())))
-                del reading  # and the mosaic: a large one would stay in memory until its photograph is written
-                self._finish(writes, self.depth - 1)
-                progress.update(next(numbers))
-            self._finish(writes, 0)
-
-    def _reading(self, pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future]]:
-        """The jobs with their files, which are read ahead."""
-        coming, waiting = iter(jobs), deque()
-        while True:
-            for job in islice(coming, self.depth - len(waiting)):
-                waiting.append((job, pool.submit(self.developer.read, job.source)))
-            if not waiting:
-                return
-            yield waiting.popleft()
-
-    def _finish(self, writes: deque[Future], remaining: int) -> None:
-        """Wait until no more than so many photographs are being written."""
-        while len(writes) > remaining:
-            with self._noting_failure():
-                self.tiles += writes.popleft().result()
-
-    def _develop(self, shot: Shot) -> np.ndarray:
+    def develop(self, shot: Shot) -> np.ndarray:
+        """The photograph (H, W, 3)."""
         self.remarks.update(shot.remarks)
         return self.developer.develop(shot, self.device)
 
-    def _write(self, job: Job, image: np.ndarray) -> list[Tile]:
+    def write(self, job: Job, image: np.ndarray) -> Tile | None:
+        """Write it; the tile of the contact sheet, if there will be one."""
         content = encode(image, self.given.format, self.given.quality or QUALITY, job.source)
         storage.write_bytes(job.target, content)
-        return [Tile.of(job.target, image)] if self.given.page else []
-
-    @contextmanager
-    def _noting_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            self.failed.append(str(error))
-
-
-def depth_for(jobs: Sequence[Job]) -> int:
-    """How many files may be read ahead, and how many written at a time."""
-    largest = max((job.source.stat().st_size for job in jobs if job.source.is_file()), default=1)
-    return max(1, min(DEPTH, IN_FLIGHT // (largest * DECODED)))
+        return Tile.of(job.target, image) if self.given.page else None
 
 
 def main() -> None:
     given = parse(sys.argv[1:])
     device = choose_device(given.device)
-    jobs = jobs_of(given)
+    jobs = photographs_of(given)
     if given.page:
         refuse_foreign(Path(given.output) / PAGE, SHEET, "no page of develop.py: move it, or leave out --page")
     if given.camera and all(job.source.suffix.lower() in CAMERA_FILES for job in jobs):
@@ -221,16 +151,17 @@ def main() -> None:
             f"{len(kept)} of {len(jobs)} photographs are there already and are kept, however they were developed: "
             "--overwrite replaces them"
         )
-    batch = Batch(developer, given, device, depth_for(missing))
+    photographs = Photographs(developer, given, device)
+    batch = Batch("developed", developer.read, photographs.develop, photographs.write, depth_for(missing))
     try:
         batch.run(missing)
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: use --device cpu") from None
-    for remark, files in batch.remarks.items():
+    for remark, files in photographs.remarks.items():
         note(f"{files} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
-    if given.page and (tiles := batch.tiles + tiles_of(kept)):
+    if given.page and (tiles := batch.kept + tiles_of(kept)):
         print(f"page: {write_contact_sheet(Path(given.output), tiles)}")
     if batch.failed:
         for sentence in batch.failed:

@@ -26,6 +26,7 @@ from data.photographs import encode
 from data.sensor import Sensor, offsets
 from errors import run_cli
 from models import build_model
+from tasks.batch import DEPTH, Batch, Job
 from tasks.development import Developer, Wishes
 from tasks.device import choose_device
 from tasks.model import Model
@@ -51,11 +52,12 @@ def camera_file(size: tuple[int, int]) -> bytes:
 
 def ways(folder: Path, model: Model, files: int, device: torch.device) -> dict[str, Callable[[], None]]:
     """The ways to develop the DNG files in `folder`."""
-    jobs = [develop.Job(path, folder / f"{path.stem}.jpg") for path in sorted(folder.glob("*.dng"))[:files]]
+    jobs = [Job(path, folder / f"{path.stem}.jpg") for path in sorted(folder.glob("*.dng"))[:files]]
     given = Namespace(format="jpg", quality=95, page=False)
 
     def run(depth: int) -> None:
-        batch = develop.Batch(Developer(model, Wishes(), model.sensor), given, device, depth)
+        photographs = develop.Photographs(Developer(model, Wishes(), model.sensor), given, device)
+        batch = Batch("developed", photographs.developer.read, photographs.develop, photographs.write, depth)
         batch.run(jobs)
         assert not batch.failed, batch.failed
 
@@ -65,7 +67,7 @@ def ways(folder: Path, model: Model, files: int, device: torch.device) -> dict[s
                 image = raw.postprocess(use_camera_wb=True)
             storage.write_bytes(job.target, encode(image, "jpg", 95, job.source))
 
-    return {"LibRaw": libraw, "ours, one by one": lambda: run(1), "ours, overlapping": lambda: run(develop.DEPTH)}
+    return {"LibRaw": libraw, "ours, one by one": lambda: run(1), "ours, overlapping": lambda: run(DEPTH)}
 
 
 # The peak as the process itself sees it: what wait4() tells of a child includes this process, from which it was forked.

@@ -10,7 +10,8 @@ of the greens and B: the two greens have the same colour, so that a 4x4 matrix w
 differ. Each green keeps its own detail.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ FEWEST = 2  # pictures of each camera
 SINGULAR = 1e-8  # smallest share of the largest eigenvalue that the second moments of colours may have
 DARKEST = 1e-4  # of white: the mean of a picture is not less, for divisions
 MIDDLE = 0.18  # what the mean of pictures without their light is set to
+DIGITS = 6  # decimals of a fitted map
 KEPT = 1e-3  # stops: standard deviation of gains that are known to be 1
 
 Matrix = tuple[tuple[float, float, float], ...]
@@ -99,7 +101,7 @@ def from_dict(values: Any, source: str) -> RawMap:
         if not probe.isfinite().all():
             raise ValueError
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        raise UserError(f"{source} is not a map between two cameras: write it with map_raw.py --save") from None
+        raise UserError(f"{source} holds no map of colours: write it with map_raw.py --save") from None
     return fitted
 
 
@@ -149,13 +151,14 @@ def _with_green(carried: Tensor) -> Tensor:
 # --- fits ------------------------------------------------------------------------------------------------------------
 
 
-def fit_raw_map(method: str, a: Tensor, b: Tensor) -> RawMap:
+def fit_raw_map(method: str, a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> RawMap:
     """Fit a map from camera a to camera b.
 
     Args:
         method: a name in `METHODS`.
         a: `thumbnail`s (N, 4, s, s) of pictures of camera a.
         b: those (M, 4, s, s) of camera b, of other scenes.
+        names: what messages call the two cameras.
 
     Raises:
         UserError: unknown method, fewer than two pictures on a side, pictures of one colour or of no colours, or the
@@ -163,18 +166,39 @@ def fit_raw_map(method: str, a: Tensor, b: Tensor) -> RawMap:
     """
     if method not in METHODS:
         raise UserError(f"unknown method '{method}'; known are: {', '.join(METHODS)}")
-    for side, name in ((a, "a"), (b, "b")):
+    for side, name in zip((a, b), names, strict=True):
         if len(side) < FEWEST:
             raise UserError(f"camera {name} has {len(side)} pictures, but a map needs at least {FEWEST}: add some")
-        colors = colors_of(side)
-        if (colors.amax((0, 1)) - colors.amin((0, 1))).min() < 1e-4:
-            raise UserError(f"a colour of camera {name}'s pictures has the same value everywhere: add pictures")
+        _check_colors(colors_of(side).flatten(0, 1), name, grey_will_do=method in ("identity", "gains"))
     if any(torch.equal(one, other) for one in a for other in b):
         raise UserError(
-            "cameras a and b have a picture in common: each side needs the files of its own camera, as that took them"
+            f"cameras {names[0]} and {names[1]} have a picture in common: each needs the files that it took itself"
         )
-    fitted = METHODS[method](colors_of(a), colors_of(b))
-    return from_dict(to_dict(fitted), f"what {method} fits to these pictures")
+    with _one_thread():
+        return METHODS[method](colors_of(a), colors_of(b))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch uses one thread in the block: sums, and so the steps of an optimiser, depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check_colors(colors: Tensor, name: str, grey_will_do: bool) -> None:
+    """Raise `UserError` for colours (P, 3) that are all alike, or lie in a plane."""
+    if (colors.amax(0) - colors.amin(0)).min() < 1e-4:
+        raise UserError(f"a colour of camera {name}'s pictures has the same value everywhere: add other pictures")
+    values = torch.linalg.eigvalsh(torch.cov(colors.T))
+    if not (grey_will_do or values[0] > SINGULAR * values[-1]):
+        raise UserError(
+            f"camera {name} has grey pictures only (R, G and B depend on each other): no matrix can be fitted; add "
+            "others, or use --method gains"
+        )
 
 
 def identity(a: Tensor, b: Tensor) -> LinearMap:
@@ -189,14 +213,13 @@ def gains(a: Tensor, b: Tensor) -> LinearMap:
 
 def transport(a: Tensor, b: Tensor) -> LinearMap:
     """Linear optimal transport around black: M S_a M' = S_b, S the second moments of colours; black stays black."""
-    return _linear(solve_transport(*(_moments(side.flatten(0, 1), name) for side, name in ((a, "a"), (b, "b")))))
+    return _linear(solve_transport(_moments(a), _moments(b)))
 
 
 def affine(a: Tensor, b: Tensor) -> LinearMap:
     """The same for means and covariances: optimal transport of normal distributions, which may move black."""
-    means = [side.mean((0, 1)) for side in (a, b)]
-    centred = ((side - mean).flatten(0, 1) for side, mean in zip((a, b), means, strict=True))
-    matrix = solve_transport(*(_moments(side, name) for side, name in zip(centred, "ab", strict=True)))
+    means = a.mean((0, 1)), b.mean((0, 1))
+    matrix = solve_transport(_moments(a - means[0]), _moments(b - means[1]))
     return _linear(matrix, means[1] - matrix @ means[0])
 
 
@@ -214,33 +237,30 @@ def light(a: Tensor, b: Tensor) -> LightMap:
     """
     lights = [light_of(side) for side in (a, b)]
     relative = (MIDDLE * side / own[:, None] for side, own in zip((a, b), lights, strict=True))
-    matrix = fit_colors(*relative, gain=KEPT)
-    start, end, turn = fit_lights(*map(chromaticity, lights))
-    level = float(_balanced(a, b)[0][1].sum())  # of grey's green
-    return LightMap(_tuples(matrix.tolist()), *(_tuples(each.tolist()) for each in (start, end, turn)), level)
+    matrix = fit_colors(*relative, *[a.new_ones(3)] * 2, gain=KEPT)  # 1 is 5.6 times as bright as the mean
+    level = _balanced(a, b)[0][1].sum()  # of grey's green
+    return LightMap(*map(_rounded, (matrix, *fit_lights(*map(chromaticity, lights)), level)))
 
 
 def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(matrix (3, 3) of white-balanced colours, gains (3,) that balance a, those of b), as `statistics` fits it."""
     means = [side.mean((0, 1)).clamp(min=DARKEST) for side in (a, b)]
     greys = [mean[1] / mean for mean in means]
-    return fit_colors(a * greys[0], b * greys[1]), *greys
+    return fit_colors(a * greys[0], b * greys[1], *greys), *greys
 
 
-def _linear(matrix: Tensor, *offset: Tensor) -> LinearMap:
-    return LinearMap(*(_tuples(each.tolist()) for each in (matrix, *offset)))
+def _linear(*matrix_and_offset: Tensor) -> LinearMap:
+    return LinearMap(*map(_rounded, matrix_and_offset))
 
 
-def _moments(colors: Tensor, name: str) -> Tensor:
-    """The second moments (3, 3) of colours (P, 3). Raises `UserError` if they are singular."""
-    moments = colors.T @ colors / len(colors)
-    values = torch.linalg.eigvalsh(moments)
-    if not values[0] > SINGULAR * values[-1]:
-        raise UserError(
-            f"camera {name} has grey pictures only (R, G and B depend on each other): no matrix can be fitted; add "
-            "others, or use --method gains"
-        )
-    return moments
+def _rounded(values: Tensor) -> Any:
+    """As tuples, with as many digits as say something."""
+    return _tuples((values * 10**DIGITS).round().div(10**DIGITS).tolist())
+
+
+def _moments(colors: Tensor) -> Tensor:
+    """The second moments (3, 3) of colours (N, P, 3)."""
+    return torch.einsum("npc,npd->cd", colors, colors) / colors[..., 0].numel()
 
 
 Fit = Callable[[Tensor, Tensor], RawMap]  # of colours (N, P, 3) and (M, P, 3), float64

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import develop
+from tasks import batch
 from tasks.model import open_model
 
 from .dng import dng
@@ -91,7 +92,7 @@ def test_a_folder_is_shared_among_jobs(call, shots, weights, tmp_path):
 def test_depth_does_not_change_the_photographs(call, shots, weights, tmp_path, monkeypatch):
     (shots / "1.dng").unlink()
     for depth in (1, 3):
-        monkeypatch.setattr(develop, "DEPTH", depth)
+        monkeypatch.setattr(batch, "DEPTH", depth)
         assert call(develop, shots, "--checkpoint", weights, "-o", tmp_path / str(depth))[0] == 0
     for name in ("0.jpg", "2.jpg", "3.jpg"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
@@ -101,10 +102,10 @@ def test_large_files_are_developed_one_by_one(tmp_path):
     def depth(size: int) -> int:
         with open(tmp_path / "x.dng", "wb") as file:
             file.truncate(size)
-        return develop.depth_for([develop.Job(tmp_path / "x.dng", tmp_path / "x.jpg")])
+        return batch.depth_for([batch.Job(tmp_path / "x.dng", tmp_path / "x.jpg")])
 
-    assert depth(200 << 20) == 1 and depth(24 << 20) == 2 and depth(1 << 20) == develop.DEPTH
-    assert develop.depth_for([]) == develop.DEPTH
+    assert depth(200 << 20) == 1 and depth(24 << 20) == 2 and depth(1 << 20) == batch.DEPTH
+    assert batch.depth_for([]) == batch.DEPTH
 
 
 def test_sixteen_bits_a_page_and_plain_mosaics(call, make_files, tmp_path):

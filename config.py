@@ -307,7 +307,7 @@ class Mapping:
 
     steps: int = 85_750
     """Steps of training: 50 epochs (section 4.1) of 6,860 patches a camera (docs/raw_to_raw.md)."""
-    start: Literal["identity", "gains", "transport", "statistics"] = "identity"
+    start: Literal["identity", "gains", "transport", "statistics", "profiles"] = "identity"
     """What the mappers start from, and correct: nothing, or a linear map that is fitted without pairs before the first
     step (data/raw_maps.py). The paper has none."""
     lr: float = 1e-5

@@ -24,7 +24,7 @@ from config import config as default
 from data.files import reading
 from data.mosaic_files import FORMATS
 from data.notes import note
-from data.raw_maps import METHODS
+from data.raw_maps import CHOICES
 from errors import UserError, printable, run_cli
 from tasks import choice, closed_form
 from tasks.batch import Batch, Job, depth_for, jobs_of
@@ -45,8 +45,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     choice.add_options(options, unless="--checkpoint, --method or --map")
     add(
         "--method",
-        choices=METHODS,
-        help="fit a map to --a and --b first, in seconds; statistics is the best one, transport the usual baseline",
+        choices=CHOICES,
+        help="fit a map to --a and --b first, in seconds: profiles if both cameras' files note colour matrices (DNG), "
+        "otherwise statistics; transport is the usual baseline",
     )
     for side in SIDES:
         add(f"--{side}", metavar="DIR", help=f"with --method: files of camera {side}, of any scenes")

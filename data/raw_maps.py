@@ -151,21 +151,24 @@ def _with_green(carried: Tensor) -> Tensor:
 # --- fits ------------------------------------------------------------------------------------------------------------
 
 
-def fit_raw_map(method: str, a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b")) -> RawMap:
+def fit_raw_map(
+    method: str, a: Tensor, b: Tensor, names: tuple[str, str] = ("a", "b"), matrices: tuple[Any, Any] = (None, None)
+) -> RawMap:
     """Fit a map from camera a to camera b.
 
     Args:
-        method: a name in `METHODS`.
+        method: a name in `METHODS`, or "profiles".
         a: `thumbnail`s (N, 4, s, s) of pictures of camera a.
         b: those (M, 4, s, s) of camera b, of other scenes.
         names: what messages call the two cameras.
+        matrices: XYZ (D65) to camera, (3, 3), of both, as their files note them; for "profiles".
 
     Raises:
-        UserError: unknown method, fewer than two pictures on a side, pictures of one colour or of no colours, or the
-            same picture on both sides.
+        UserError: unknown method, "profiles" without both matrices, fewer than two pictures on a side, pictures of one
+            colour or of no colours, or the same picture on both sides.
     """
-    if method not in METHODS:
-        raise UserError(f"unknown method '{method}'; known are: {', '.join(METHODS)}")
+    if method not in CHOICES:
+        raise UserError(f"unknown method '{method}'; known are: {', '.join(CHOICES)}")
     for side, name in zip((a, b), names, strict=True):
         if len(side) < FEWEST:
             raise UserError(f"camera {name} has {len(side)} pictures, but a map needs at least {FEWEST}: add some")
@@ -175,6 +178,8 @@ def fit_raw_map(method: str, a: Tensor, b: Tensor, names: tuple[str, str] = ("a"
             f"cameras {names[0]} and {names[1]} have a picture in common: each needs the files that it took itself"
         )
     with _one_thread():
+        if method == PROFILES:
+            return profiles(colors_of(a), colors_of(b), matrices, names)
         return METHODS[method](colors_of(a), colors_of(b))
 
 
@@ -242,6 +247,22 @@ def light(a: Tensor, b: Tensor) -> LightMap:
     return LightMap(*map(_rounded, (matrix, *fit_lights(*map(chromaticity, lights)), level)))
 
 
+def profiles(a: Tensor, b: Tensor, matrices: tuple[Any, Any], names: tuple[str, str] = ("a", "b")) -> LinearMap:
+    """The colour matrices that the makers measured: XYZ to b times the inverse of XYZ to a; the level is the pictures'.
+
+    It is exact for daylight (D65) as far as the matrices are, and says nothing of other lights. Raises `UserError` if a
+    matrix is not known.
+    """
+    for matrix, name in zip(matrices, names, strict=True):
+        if matrix is None:
+            raise UserError(
+                f"the colour matrix of camera {name} is not known: use another --method, such as statistics"
+            )
+    from_a, to_b = (torch.tensor(matrix, dtype=torch.float64) for matrix in matrices)
+    matrix = torch.linalg.solve(from_a, to_b, left=False)
+    return _linear(matrix * (b.mean() / (a @ matrix.T).mean().clamp(min=DARKEST)))
+
+
 def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(matrix (3, 3) of white-balanced colours, gains (3,) that balance a, those of b), as `statistics` fits it."""
     means = [side.mean((0, 1)).clamp(min=DARKEST) for side in (a, b)]
@@ -273,3 +294,5 @@ METHODS: dict[str, Fit] = {
     "statistics": statistics,
     "light": light,
 }
+PROFILES = "profiles"  # needs more than colours
+CHOICES = (*METHODS, PROFILES)

@@ -76,7 +76,7 @@ def fit(method: str, to: str, folders: dict[str, Path], profiles: dict[str, str]
     """Fit a map to camera `to`.
 
     Args:
-        method: a name in `data.raw_maps.METHODS`.
+        method: one of `data.raw_maps.CHOICES`.
         to: "a" or "b".
         folders: {"a": folder of camera a's files, "b": ...}.
         profiles: {"a": camera.json of plain mosaics, "" for camera files, "b": ...}.
@@ -87,8 +87,10 @@ def fit(method: str, to: str, folders: dict[str, Path], profiles: dict[str, str]
         raise UserError(f"{folders['a']} is the folder of both cameras: give one with --a, and another with --b")
     cameras = {each: _profile(each, _sample(folder), profiles[each]) for each, folder in folders.items()}
     sides = {each: _thumbnails(each, _sample(folder), cameras[each]) for each, folder in folders.items()}
-    sides = sides[OTHER[to]], sides[to]
-    return ClosedForm(f"--method {method}", method, to, fit_raw_map(method, *sides, names=(OTHER[to], to)), cameras)
+    names = OTHER[to], to
+    matrices = tuple(cameras[each].color_matrix for each in names)
+    fitted = fit_raw_map(method, *(sides[each] for each in names), names, matrices)
+    return ClosedForm(f"--method {method}", method, to, fitted, cameras)
 
 
 def _sample(folder: Path) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ import config as settings
 from config import Config
 from data import camera
 from data.cache import Files, cached_files
+from data.camera import Profile
 from data.folders import Split
 from data.loader import training_batches
 from data.notes import note
@@ -96,14 +97,15 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         cameras = open_two_cameras(config)
         identity = identify_cameras(cameras)
         name, mapper = build_generator(config.model, "" if resume else config.init, cameras)
-        maps = {method: fit_maps(method, cameras) for method in dict.fromkeys(("transport", mapping.start))}
+        profiles = find_profiles(config)
+        maps = {method: fit_maps(method, cameras, profiles) for method in dict.fromkeys(("transport", mapping.start))}
         if not config.init:
             for to, fitted in maps[mapping.start].items():
                 mapper.start_from(to, fitted.of_planes())
         mapper.to(device)
         config = dataclasses.replace(config, model=name)
         trainer = build_trainer(config, mapper, group)
-    profiles = {camera_: camera.to_dict(profile) for camera_, profile in find_profiles(config).items() if profile}
+    known = {each: camera.to_dict(profile) for each, profile in profiles.items() if profile}
     mosaics = " and ".join(f"{len(cameras.unpaired[each])} of {each}" for each in CAMERAS)
     return Task(
         summary=f"{name} on {device}, mosaics of two cameras to train on, {mosaics}; {len(cameras.pairs)} pairs to "
@@ -116,9 +118,9 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         description={
             "model": name,
             "sensors": {each: dataclasses.asdict(sensor_of(config, each)) for each in CAMERAS},
-            "cameras": profiles,
+            "cameras": known,
         },
-        identity=identity | {"cameras": profiles},
+        identity=identity | {"cameras": known},
     )
 
 
@@ -137,13 +139,18 @@ def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn
     return name, mapper
 
 
-def fit_maps(method: str, cameras: TwoCameras) -> dict[str, RawMap]:
+def fit_maps(method: str, cameras: TwoCameras, profiles: Mapping[str, Profile | None]) -> dict[str, RawMap]:
     """{"b": the map from a to b, "a": that from b to a}, fitted without pairs to at most `FITTED` mosaics of each."""
+    matrices = {each: profile and profile.color_matrix for each, profile in profiles.items()}
     small = {}
     for each in CAMERAS:
         paths = cameras.unpaired[each]
         small[each] = torch.cat([thumbnail(cameras.planes(path, each)) for path in paths[:: -(-len(paths) // FITTED)]])
-    return {to: fit_raw_map(method, small[OTHER[to]], small[to]) for to in CAMERAS}
+    ways = [(OTHER[to], to) for to in CAMERAS]
+    return {
+        way[1]: fit_raw_map(method, small[way[0]], small[way[1]], way, (matrices[way[0]], matrices[way[1]]))
+        for way in ways
+    }
 
 
 def build_trainer(config: Config, mapper: nn.Module, group: Group) -> CycleTrainer:

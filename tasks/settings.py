@@ -22,6 +22,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
     """
     isp.check_names(config)
+    _refuse_another_task(given)
     _refuse_unused_fits(config, "data.color_map" in given)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
@@ -32,9 +33,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
     with_lpips = "lpips" in mode.stage("train").terms
     seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
-    other_task = [name for name in given if name.split(".")[0] in ("data_b", "mapping")]
     for ineffective, sentence in (
-        (other_task, f"{', '.join(other_task)} is of the task raw2raw: name its preset"),
         (not rootless and (data.raw or data.photos), "--data.raw and --data.photos need --data.layout folders"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
@@ -68,6 +67,11 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     ):
         if ineffective:
             raise UserError(f"a setting has no effect: {sentence}")
+
+
+def _refuse_another_task(given: Sequence[str]) -> None:
+    if names := [name for name in given if name.split(".")[0] in ("data_b", "mapping")]:
+        raise UserError(f"a setting has no effect: {', '.join(names)} is for the task raw2raw: name its preset")
 
 
 def _unused_weights(config: Config) -> list[str]:

@@ -168,7 +168,7 @@ def open_maps(
     for name, mapper in mappers.items():
         parameters = sum(parameter.numel() for parameter in mapper.mapper.parameters())
         digest = storage.sha256_of(Path(mapper.source))[:12]
-        facts[name] = f"{mapper.source}, sha256 {digest}, {mapper.name}, {parameters:,} parameters"
+        facts[f"checkpoint {name}"] = f"{mapper.source}, sha256 {digest}, {mapper.name}, {parameters:,} parameters"
     return {name: partial(mapper.map, downsample=downsample) for name, mapper in mappers.items()}, facts
 
 

@@ -64,7 +64,7 @@ def test_a_mapper_is_scored_beside_maps_that_need_no_training(raw2raw_run, call)
     table = read_table(folder / "step_0000002" / "metrics.csv")
     assert set(table.rows) == {"0.png", "1.png"} and table.header["map"] == "step_0000002"
     digest = storage.sha256_of(checkpoint(raw2raw_run))[:12]
-    assert f"sha256 {digest}, mapper-plain, 1,732,720 parameters" in table.header["step_0000002"]
+    assert f"sha256 {digest}, mapper-plain, 1,732,720 parameters" in table.header["checkpoint step_0000002"]
 
 
 def test_scores_are_those_of_the_maps(raw2raw_run, call):

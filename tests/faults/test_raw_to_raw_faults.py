@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 import fit
-import map_raw
 import storage
 from errors import UserError
 from losses import adversarial
@@ -20,8 +19,6 @@ from tasks.mapping import open_mapper
 from training import cycle
 
 from ..dng import dng
-from ..fit_runs import make_config as make_isp_config
-from ..fit_runs import make_dataset, vary
 from ..mapper_runs import make_config, options, write_dataset
 from ..two_cameras import dng_of, mosaic_of, write_folders, write_plain_folders
 from .commands import files_of, refused
@@ -34,22 +31,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("cameras") / "data")
-
-
-@pytest.fixture(scope="module")
-def finished(root, tmp_path_factory, restored_module) -> Path:
-    """The folder of a finished run. Tests do not change it."""
-    return fit.train(make_config(root, tmp_path_factory.mktemp("runs"), mapping={"steps": 1}))
-
-
-@pytest.fixture(scope="module")
-def isp(tmp_path_factory, restored_module) -> Path:
-    """A checkpoint of an ISP."""
-    folder = tmp_path_factory.mktemp("isp")
-    config = make_isp_config(make_dataset(folder / "data"), folder / "runs")
-    light = {"mode": "paired", "mse": 1, "lpips": 0, "dists": 0, "content": 0, "steps": 1}
-    run = fit.train(vary(config, train=light, pretrain={"steps": 0}))
-    return run / "checkpoints" / "step_0000001.pt"
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -99,7 +80,7 @@ def test_a_setting_is_refused_before_any_file_is_written(call, root, tmp_path, g
 def test_an_isp_has_no_settings_of_mappers(call, tmp_path, preset, given):
     where = ["--runs", tmp_path / "runs", "--data.raw", "x", "--data.photos", "x"]
     name = given.split()[0].removeprefix("--").replace("-", "_")
-    assert f"{name} is of the task raw2raw: name its preset" in refused(call, fit, preset, *where, *given.split())
+    assert f"{name} is for the task raw2raw: name its preset" in refused(call, fit, preset, *where, *given.split())
     assert not (tmp_path / "runs").exists()
 
 
@@ -233,77 +214,6 @@ def test_processes_cannot_share_kept_patches(root, tmp_path):
     for option, parts in (("--mapping.replay", {"mapping": {"replay": 2}}), ("--as-released", {"as_released": True})):
         with pytest.raises(UserError, match=f"{option} keeps cannot be shared by several processes"):
             build_task(make_config(root, tmp_path, **parts), CPU, Group(size=2), False)
-
-
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def checkpoint(run: Path) -> Path:
-    return run / "checkpoints" / "step_0000001.pt"
-
-
-def test_an_isp_is_no_start_of_a_mapper(call, root, tmp_path, isp):
-    given = [
-        each for each in options(root, tmp_path / "runs", "--init", isp) if each not in ("--mapping.start", "identity")
-    ]
-    given = [each for each in given if each not in ("--model", "mapper-plain")]
-    assert "is an ISP, not a raw-to-raw mapper: train one with fit.py raw2raw" in refused(call, fit, *given)
-
-
-def test_a_mapper_is_no_start_of_an_isp(call, finished, tmp_path):
-    data = make_dataset(tmp_path / "data")
-    where = ["--data.root", data, "--runs", tmp_path / "runs", "--data.no-demo", "--backbones.vit", "test_vit"]
-    given = ["demo", *where, "--init", checkpoint(finished), "--device", "cpu", "--data.patch", "32"]
-    output = refused(call, fit, *given, "--data.val-count", "0", "--data.test-count", "0")
-    assert "is a raw-to-raw mapper, not an ISP: see map_raw.py" in output
-
-
-def test_a_mapper_of_another_network_is_refused(call, root, finished, tmp_path):
-    given = [each for each in options(root, tmp_path / "runs") if each not in ("--mapping.start", "identity")]
-    given += ["--init", str(checkpoint(finished)), "--model", "mapper"]
-    assert "holds the mapper 'mapper-plain', not 'mapper': set --model mapper-plain" in refused(call, fit, *given)
-
-
-def lacks(name: str):
-    return lambda content: content.pop(name)
-
-
-@pytest.mark.parametrize(
-    "change, sentence",
-    (
-        (lacks("sensors"), "it does not say of which cameras it is"),
-        (lacks("cameras"), "it does not say of which cameras it is"),
-        (lacks("config"), "it does not say of which cameras it is"),
-        (lambda content: content["sensors"].pop("b"), "it does not say of which cameras it is"),
-        (lambda content: content["sensors"]["b"].update(cfa="rgbw"), "it does not say of which cameras it is"),
-        (lambda content: content["sensors"]["b"].update(white_level="x"), "it does not say of which cameras it is"),
-        (lambda content: content.update(cameras=3), "it does not say of which cameras it is"),
-        (lambda content: content["cameras"].update(a=3), "a.pt"),
-        (lambda content: content.update(config={"task": 3}), "task"),
-        (lambda content: content["generator"].pop("start_a"), "weights that do not fit its model 'mapper-plain'"),
-        (lambda content: content["generator"]["start_a"].fill_(torch.nan), "not finite: its training diverged"),
-        (lambda content: content.update(model="other"), "unknown model 'other'"),
-        (lacks("generator"), "is not a checkpoint of fit.py"),
-    ),
-)
-def test_a_damaged_checkpoint_is_refused(call, root, finished, tmp_path, change, sentence):
-    content = storage.load(checkpoint(finished))
-    change(content)
-    storage.save(tmp_path / "a.pt", content)
-    with pytest.raises(UserError, match=sentence):
-        open_mapper(str(tmp_path / "a.pt"), CPU)
-    folder = ["--input", root / "paired" / "a", "--output", tmp_path / "out", "--to", "b", "--device", "cpu"]
-    assert sentence in refused(call, map_raw, *folder, "--checkpoint", tmp_path / "a.pt")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_checkpoint_that_names_no_cameras_can_still_be_a_start(root, finished, tmp_path):
-    """Its weights are all that is used."""
-    content = storage.load(checkpoint(finished))
-    del content["sensors"]
-    storage.save(tmp_path / "a.pt", content)
-    folder = fit.train(make_config(root, tmp_path / "runs", init=str(tmp_path / "a.pt"), mapping={"steps": 0}))
-    assert (folder / "summary.json").exists()
 
 
 # --- diverging training ----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ PLACES = {
     ),
     *("backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"),
 }
+LEVELS = {f"{camera}.{level}" for camera in ("data", "data_b") for level in ("cfa", "black_level", "white_level")}
 TRACES = ("config.json", "log.jsonl", "last.pt", "checkpoints")  # a folder with one of these is, or was, a run
 
 
@@ -106,7 +107,8 @@ def nearest_preset(config: Config) -> tuple[str, list[str]]:
 
 def _changes(before: Config, after: Config) -> list[str]:
     before = replace(before, model=before.model or "efficient")  # as fit.py takes it
-    return [name for name in differences(before, after) if name not in PLACES]
+    places = PLACES | (LEVELS if after.task == "raw2raw" else set())  # which mappers take from the cameras' files
+    return [name for name in differences(before, after) if name not in places]
 
 
 def read_overviews(

@@ -45,6 +45,11 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
+        (data.map_to and not data.map, "--data.map-to is for --data.map"),
+        (
+            data.map and {"data.levels", "data.raw_height", "data.raw_width"}.intersection(given),
+            "--data.map knows the levels and the size of the mosaics: leave out --data.levels and the --data.raw sizes",
+        ),
         ("train.color_critic" in given and "color" not in critics, f"mode {train.mode} has no colour critic"),
         ("train.texture_critics" in given and not textures, f"mode {train.mode} has no texture critics"),
         ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),

@@ -23,6 +23,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     """
     isp.check_names(config)
     _refuse_unused_fits(config, "data.color_map" in given)
+    _refuse_known_by_map(config, given)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
     files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root
@@ -45,11 +46,6 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ),
         (bool(data.raw_height) != bool(data.raw_width), "give both --data.raw-height and --data.raw-width, or neither"),
         (backbones.weights == "random" and files, "random weights use no file: leave out the --backbones file"),
-        (data.map_to and not data.map, "--data.map-to is for --data.map"),
-        (
-            data.map and {"data.levels", "data.raw_height", "data.raw_width"}.intersection(given),
-            "--data.map knows the levels and the size of the mosaics: leave out --data.levels and the --data.raw sizes",
-        ),
         ("train.color_critic" in given and "color" not in critics, f"mode {train.mode} has no colour critic"),
         ("train.texture_critics" in given and not textures, f"mode {train.mode} has no texture critics"),
         ("train.blur_color" in given and not tokens, "--train.blur-color is for a colour critic of features"),
@@ -100,6 +96,18 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
         (given_map and not fits, "there is no colour map for --data.color-map to fit"),
         (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
         (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
+    ):
+        if unused:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
+def _refuse_known_by_map(config: Config, given: Sequence[str]) -> None:
+    """Raise `UserError` for settings that data.map decides, or that need it."""
+    decided = ("data.cfa", "data.black_level", "data.white_level", "data.levels", "data.raw_height", "data.raw_width")
+    known = [name for name in decided if name in given]
+    for unused, sentence in (
+        (config.data.map_to and not config.data.map, "--data.map-to is for --data.map"),
+        (config.data.map and known, f"--data.map knows the mosaics' levels and size: leave out {', '.join(known)}"),
     ):
         if unused:
             raise UserError(f"a setting has no effect: {sentence}")

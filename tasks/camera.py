@@ -17,7 +17,8 @@ from tasks.adaptation import CPU, MappedReader, find_source, open_map
 from tasks.closed_form import OTHER
 from tasks.modes import compares_with_reference
 
-LEVELS = ("data.cfa", "data.black_level", "data.white_level")
+# What data.map knows of the mosaics.
+KNOWN_BY_MAP = {"cfa", "black_level", "white_level", "levels", "raw_height", "raw_width"}
 
 
 def find_profile(data: Data) -> Profile | None:
@@ -81,9 +82,8 @@ def profile_for(data: Data, reader: Reader) -> Profile | None:
 
 def _from_map(data: Data, own: Profile | None, given: Sequence[str]) -> tuple[dict[str, Any], Profile | None]:
     """(settings that data.map decides, profile of the camera to map to), for mosaics of the camera `own`."""
-    for name in given:
-        if name in LEVELS:
-            raise UserError(f"a setting has no effect: --data.map knows the levels of the mosaics: leave out {name}")
+    if known := [name for name in given if name.removeprefix("data.") in KNOWN_BY_MAP]:
+        raise UserError(f"a setting has no effect: --data.map knows the mosaics' levels and size: leave out {known[0]}")
     mapper = open_map(data.map, CPU)
     to = find_source(mapper, data, own and own.sensor, own.name if own else "")
     levels = own.sensor if own else mapper.sensors[OTHER[to]]

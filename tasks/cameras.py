@@ -73,8 +73,8 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
 
     Raises `UserError` as `find_profiles` does, and for plain mosaics whose levels nobody says.
     """
-    if config.data.demo:
-        return config  # its levels are the preset's
+    if config.data.demo or not (config.data.root or config.data.raw):
+        return config  # the demo's levels are the preset's; a missing folder is refused where the dataset is opened
     for name, profile in find_profiles(config).items():
         section = SECTIONS[name]
         missing = [level for level in LEVELS if f"{section}.{level}" not in given]

@@ -1,6 +1,7 @@
 """A trained generator for use: open it from a checkpoint, develop mosaics into photographs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,7 +20,7 @@ from errors import UserError
 from models import ModelSpec, build_model, model_spec
 from pretrained import zoo
 
-BAND = 1 << 20  # pixels that a CPU develops at a time
+BAND = 1 << 19  # pixels, at most, that a thread develops at a time: they stay in a CPU's caches
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ class Model:
         model's normalisation keeps more.
 
         Integers are digital numbers; in floating point, 1 is white. Values are truncated to whole ones, as by
-        `evaluation.metrics.to_8_bit`. A CPU processes a large image in bands, which overlap by the network's reach, and
-        reuses its memory: touching fresh memory would take longer than the arithmetic.
+        `evaluation.metrics.to_8_bit`. A CPU processes a large image in bands, which overlap by the network's reach, in
+        as many threads as torch has, and reuses its memory: touching fresh memory would take longer than the
+        arithmetic.
         """
 
         def signal(part: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ class Model:
         count, _, height, width = mosaic.shape
         reach, rows = self.spec.reach, height
         if mosaic.device.type == "cpu" and reach is not None:
-            rows = max(2, BAND // (count * width) // 2 * 2)
+            rows = _rows(height, count * width, torch.get_num_threads())
         levels = replace(sensor, cfa=self.sensor.cfa)
         context = None
         if self.spec.input_format in WITH_CONTEXT:  # of the whole image, not of each band
@@ -102,7 +104,8 @@ class Model:
         margin = -(-(reach or 0) // 2) * 2  # even, so that each band starts with the CFA's first row
         kind, largest = (torch.uint8, 255) if bits == 8 else (torch.uint16, 65535)
         image = torch.empty(count, height, width, 3, dtype=kind, device=mosaic.device)
-        for top in range(0, height, rows):
+
+        def render(top: int) -> None:
             bottom, first = min(height, top + rows), max(0, top - margin)
             band = signal(mosaic[:, :, first : bottom + margin])
             inputs = prepare(mirror(band, axes), levels, self.spec.input_format, context)
@@ -111,7 +114,37 @@ class Model:
             if not visible[:, :, ::16, ::16].isfinite().all():  # some of the pixels, to save time: NaN spreads
                 raise UserError(f"{self.source} gives values that are not finite: its training diverged")
             image[:, top:bottom] = visible.mul_(largest).clamp_(0, largest).permute(0, 2, 3, 1)
+
+        _in_threads(torch.inference_mode()(render), range(0, height, rows))
         return image.permute(0, 3, 1, 2)
+
+
+def _rows(height: int, width: int, threads: int) -> int:
+    """The rows, an even number, of bands of at most about `BAND` pixels: one band, or as many for each thread."""
+    bands = -(-height * width // BAND)
+    if bands > 1:
+        bands += -bands % threads
+    return max(2, 2 * -(-height // (2 * bands)))
+
+
+def _in_threads(render: Callable[[int], None], bands: Sequence[int]) -> None:
+    """Call `render` for each of the bands, each in one thread.
+
+    So threads wait for each other once, at the end, and not in each operation of torch. Those that read and write files
+    meanwhile can take any core without stopping all.
+    """
+    threads = torch.get_num_threads()
+    if min(threads, len(bands)) == 1:
+        for band in bands:
+            render(band)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(render, bands):
+                pass
+    finally:
+        torch.set_num_threads(threads)
 
 
 def open_model(source: str, device: torch.device) -> Model:

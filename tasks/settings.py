@@ -22,23 +22,20 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     `given` are the fields that the user has set, such as "train.mse": a preset's own values are not refused.
     """
     isp.check_names(config)
+    _refuse_other_tasks(given)
     _refuse_unused_fits(config, "data.color_map" in given)
-    _refuse_known_by_map(config, given)
+    _refuse_unused_switches(config, given)
     data, backbones, train = config.data, config.backbones, config.train
     rootless, critics = find_layout(data.layout).rootless, chosen_critics(train)
     files, root = backbones.vgg_file or backbones.alexnet_file or backbones.vit_file, "data.root" in given and data.root
-    unused = [name for name in given if name in _unused_weights(config)]
+    unused = sorted(set(given).intersection(_unused_weights(config)))
     textures, tokens = critics.keys() - {"color"}, "color" in critics and train.color_critic != "image"
-    convolutional = textures or ("color" in critics and train.color_critic == "image")
-    vit, mode = "color" in critics and train.color_critic == "vit", find_mode(train.mode)
-    with_lpips = "lpips" in mode.stage("train").terms
-    seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
-    other_task = [name for name in given if name.split(".")[0] in ("data_b", "mapping")]
+    vit = "color" in critics and train.color_critic == "vit"
     for ineffective, sentence in (
-        (other_task, f"{', '.join(other_task)} is of the task raw2raw: name its preset"),
         (not rootless and (data.raw or data.photos), "--data.raw and --data.photos need --data.layout folders"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
+        (data.map_to and not data.map, "--data.map-to is for --data.map"),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (
             "data.gains" in given and data.normalise in BALANCED,
@@ -52,12 +49,30 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ("backbones.vit_size" in given and not vit, "--backbones.vit-size is for --train.color-critic vit"),
         ("backbones.vit_normalise" in given and not vit, "--backbones.vit-normalise is for --train.color-critic vit"),
         (train.critic_warmup and not critics, f"mode {train.mode} has no critics to warm up"),
+        (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
+    ):
+        if ineffective:
+            raise UserError(f"a setting has no effect: {sentence}")
+
+
+def _refuse_other_tasks(given: Sequence[str]) -> None:
+    if names := [name for name in given if name.split(".")[0] in ("data_b", "mapping")]:
+        raise UserError(f"a setting has no effect: {', '.join(names)} is for the task raw2raw: name its preset")
+
+
+def _refuse_unused_switches(config: Config, given: Sequence[str]) -> None:
+    """Raise `UserError` for switches of the released code that change nothing here."""
+    train, critics, mode = config.train, chosen_critics(config.train), find_mode(config.train.mode)
+    convolutional = critics.keys() - {"color"} or ("color" in critics and train.color_critic == "image")
+    with_lpips = "lpips" in mode.stage("train").terms
+    seen = {"train.blur_color", "backbones.vit_size", "backbones.vit_normalise"}
+    for ineffective, sentence in (
         ("released.penalty_times_100" in given and not critics, f"mode {train.mode} has no critics"),
         ("released.untrained_fc1" in given and not convolutional, "--released.untrained-fc1: no critic has it"),
         ("released.swapped_lpips" in given and not with_lpips, f"mode {train.mode} does not train with LPIPS+"),
         ("released.luminance_content" in given and not with_lpips, f"mode {train.mode} compares luminance already"),
         (
-            "released.permutation" in given and (mode.needs_pairs or data.unpaired != "shuffled"),
+            "released.permutation" in given and (mode.needs_pairs or config.data.unpaired != "shuffled"),
             "--released.permutation is for --data.unpaired shuffled in mode unpaired",
         ),
         (
@@ -65,7 +80,6 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
             "with --as-released the ViT sees what the released one sees: leave out --train.no-blur-color, "
             "--backbones.vit-size and --backbones.vit-normalise",
         ),
-        (unused, f"mode {train.mode} has no term of the weight {', '.join(unused)}"),
     ):
         if ineffective:
             raise UserError(f"a setting has no effect: {sentence}")
@@ -96,18 +110,6 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
         (given_map and not fits, "there is no colour map for --data.color-map to fit"),
         (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
         (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
-    ):
-        if unused:
-            raise UserError(f"a setting has no effect: {sentence}")
-
-
-def _refuse_known_by_map(config: Config, given: Sequence[str]) -> None:
-    """Raise `UserError` for settings that data.map decides, or that need it."""
-    decided = ("data.cfa", "data.black_level", "data.white_level", "data.levels", "data.raw_height", "data.raw_width")
-    known = [name for name in decided if name in given]
-    for unused, sentence in (
-        (config.data.map_to and not config.data.map, "--data.map-to is for --data.map"),
-        (config.data.map and known, f"--data.map knows the mosaics' levels and size: leave out {', '.join(known)}"),
     ):
         if unused:
             raise UserError(f"a setting has no effect: {sentence}")

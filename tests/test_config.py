@@ -50,6 +50,15 @@ def test_presets_have_the_paper_s_hyperparameters(preset, model, lr, critic_lr, 
     assert train.steps == steps  # of the released models
 
 
+def test_the_raw_to_raw_preset_has_its_paper_s_hyperparameters():
+    config = PRESETS["raw2raw"]
+    mapping = config.mapping
+    assert (mapping.cycle, mapping.identity, mapping.adversarial) == (10, 5, 1)
+    assert (mapping.lr, mapping.critic_lr, mapping.beta1, mapping.beta2) == (1e-5, 2e-5, 0.5, 0.999)
+    assert config.data.batch == 4 and config.data.patch == 2 * 256 and config.data.flips and mapping.ema == 0
+    assert mapping.start == "identity" and config.mapping_settings == mapping and config.model == "mapper"
+
+
 def test_black_levels_are_those_of_the_released_code():
     assert PRESETS["fujifilm-efficient"].data.black_level == (58.0, 60.0, 61.0, 62.0)  # R, Gr, Gb, B
     assert PRESETS["fujifilm-rmfa-tiny"].data.black_level == (63.0,) * 4

@@ -63,7 +63,7 @@ def test_a_png_holds_what_the_model_develops(call, shots, weights, tmp_path):
 def test_a_released_model_says_that_it_is_of_another_camera(call, shots, weights, tmp_path):
     (shots / "1.dng").unlink()
     status, printed = call(develop, shots, "--checkpoint", weights, "-o", tmp_path / "out")
-    assert status == 0 and "3 of 3 files are of Maker Phone 1, the model of a camera without a name (" in printed
+    assert status == 0 and "3 of 3 files are of Maker Phone 1, the model of a camera of " in printed
     assert "colours may be wrong" in printed
     (raws := tmp_path / "plain").mkdir()
     iio.imwrite(raws / "0.png", np.full((64, 64), 300, np.uint16))

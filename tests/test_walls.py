@@ -92,7 +92,7 @@ def test_the_root_holds_commands_settings_and_the_two_common_modules():
 
 def test_imports_are_found():
     assert {"losses.balance"} == foreign("training.steps")
-    assert {"config", "tasks.isp", "training.run"} <= foreign("fit")
+    assert {"config", "tasks.table", "training.run"} <= foreign("fit")
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if package_of(module) in WALLS])

@@ -196,6 +196,7 @@ def test_a_unit_that_is_not_positive_is_refused():
     evaluator = object.__new__(UnpairedEvaluator)
     evaluator.evaluate = lambda *_: {}
     evaluator.prepare = evaluator.reference = lambda *_: None
+    evaluator.keep = lambda name, compute: compute()
     evaluator._distances = lambda _: {"texture": 0.5, "semantics": -0.01, "color": 0.2}
     with pytest.raises(UserError, match="cannot be ranked without pairs here: in semantics"):
         evaluator.calibrate([None])

@@ -1,6 +1,7 @@
 """A trained generator for use: opening checkpoints, and developing mosaics whole or in bands."""
 
 import dataclasses
+import threading
 
 import pytest
 import torch
@@ -44,6 +45,54 @@ def test_an_image_developed_in_bands_equals_the_whole_image(model, rows, monkeyp
     mosaic = torch.rand(2, 1, 52, 40, generator=torch.Generator().manual_seed(0))
     difference = model.develop(mosaic, SENSOR).int() - develop_whole(model, mosaic).int()
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3  # truncated: rounding can show
+
+
+@pytest.mark.parametrize("gains", (None, (1.5, 1.0, 2.0)))
+def test_bands_in_threads_are_those_of_one_thread(model, gains, monkeypatch, restored):
+    """Bit by bit; operations have one thread meanwhile, and as many as before afterwards."""
+    monkeypatch.setattr(module, "BAND", 6 * 40 * 2)
+    mosaic = torch.randint(60, 1000, (2, 1, 72, 40), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
+    monkeypatch.setattr(module, "_rows", lambda *_: 6)
+    expected, seen, forward = model.develop(mosaic, SENSOR, gains), set(), model.generator.forward
+
+    def watched(inputs: torch.Tensor) -> torch.Tensor:
+        seen.add((threading.get_ident(), torch.get_num_threads(), torch.is_inference_mode_enabled()))
+        return forward(inputs)
+
+    torch.set_num_threads(3)
+    monkeypatch.setattr(model.generator, "forward", watched)
+    assert torch.equal(model.develop(mosaic, SENSOR, gains), expected)
+    assert torch.get_num_threads() == 3
+    if model.spec.reach is None:  # it takes images whole: its operations are divided
+        assert seen == {(threading.get_ident(), 3, True)}
+    else:
+        assert {facts[1:] for facts in seen} == {(1, True)} and threading.get_ident() not in {one[0] for one in seen}
+
+
+def test_a_failing_band_ends_the_image_and_leaves_the_threads_as_they_were(monkeypatch, restored):
+    monkeypatch.setattr(module, "BAND", 6 * 40)
+    model = Model("bad.pt", "efficient", build_model("efficient").eval().requires_grad_(False), SENSOR, None)
+    model.generator.conv3.bias.fill_(float("nan"))
+    torch.set_num_threads(2)
+    with pytest.raises(UserError, match="bad.pt gives values that are not finite"):
+        model.develop(torch.rand(1, 1, 52, 40), SENSOR)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "threads", "rows"),
+    (
+        (3000, 4000, 1, 132),  # 23 bands of 2^19 pixels
+        (3000, 4000, 2, 126),  # 24: as many for each thread
+        (1088, 1920, 16, 68),  # 4 would leave 12 threads idle
+        (400, 600, 16, 400),  # small: whole, and its operations are divided
+        (2, 1 << 20, 4, 2),
+    ),
+)
+def test_bands_are_small_and_as_many_for_each_thread(height, width, threads, rows):
+    assert module._rows(height, width, threads) == rows
+    assert rows % 2 == 0 and (rows - 2) * width < 1 << 19
+    assert -(-height // rows) % threads == 0 or height * width <= 1 << 19 or rows == 2
 
 
 def test_bands_start_at_even_rows_whatever_the_reach(monkeypatch):

@@ -14,6 +14,7 @@ import storage
 from data.files import Reader
 from data.planes import from_planes, to_planes
 from data.sensor import Sensor
+from data.two_cameras import OTHER, Pair
 from errors import UserError
 from evaluation.metrics import Measure
 from evaluation.raw_measures import RAW_MEASURES, kl, psnr, ssim
@@ -22,15 +23,7 @@ from tasks.raw_scoring import MapperScorer, by_direction, columns_of, open_table
 
 CPU = torch.device("cpu")
 SENSORS = {"a": Sensor("rggb", (64.0, 66.0, 65.0, 63.0), 4095.0), "b": Sensor("grbg", (0.0,) * 4, 1023.0)}
-OTHER = {"a": "b", "b": "a"}
 MATRIX = torch.tensor([[0.8, 0.1, 0.1, 0.0], [0.0, 0.9, 0.0, 0.0], [0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.2, 0.6]])
-
-
-@dataclass(frozen=True)
-class Pair:
-    source: Path
-    camera: str
-    truth: Path
 
 
 @dataclass

@@ -108,9 +108,10 @@ class MappedReader(Reader):
 
 
 def open_map(source: str, device: torch.device) -> Mapper:
-    """A checkpoint of a raw-to-raw run, or a file of map_raw.py --save (.json). Raises `UserError` for others."""
-    if Path(source).suffix.lower() == ".json":
-        return closed_form.load(Path(source))
+    """A checkpoint of a raw-to-raw run, or a .json file of map_raw.py --save. Raises `UserError` for others."""
+    path = Path(source)
+    if path.suffix.lower() == ".json":
+        return closed_form.load(path)
     from tasks.mapping import open_mapper
 
     return open_mapper(source, device)
@@ -163,7 +164,7 @@ def find_source(mapper: Mapper, data: Data, own: Sensor | None, name: str) -> st
     return find_target(
         mapper,
         data.map_to,
-        lambda to: is_camera(mapper, OTHER[to], own, name),
+        lambda to: own is None or is_camera(mapper, OTHER[to], own, name),
         ("that of the run's mosaics" + (f", {name or own}" if own else ""), "--data.map-to"),
     )
 
@@ -193,12 +194,12 @@ def find_target(mapper: Mapper, wish: str, fits: Callable[[str], bool], words: t
     )
 
 
-def is_camera(mapper: Mapper, which: str, sensor: Sensor | None, name: str) -> bool:
+def is_camera(mapper: Mapper, which: str, sensor: Sensor, name: str) -> bool:
     """Whether a camera of a map is the one of this name or, if one of the names is not known, of these levels."""
     own = mapper.cameras.get(which)
     if name and own and own.name:
         return own.name == name
-    return sensor is not None and _alike(mapper.sensors[which], sensor)
+    return _alike(mapper.sensors[which], sensor)
 
 
 def _alike(one: Sensor, other: Sensor) -> bool:

@@ -73,7 +73,7 @@ def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[s
         tables = tables_of(path for split in splits.values() for path in split.raws)
         files["tables"] = sorted((table.name, storage.fingerprint(table)) for table in tables)
     if isinstance(reader, MappedReader):
-        files["map"] = [(Path(reader.converter.mapper.source).name, reader.sha256)]
+        files["map"] = [(f"to camera {reader.converter.to}", reader.sha256)]
     return files
 
 

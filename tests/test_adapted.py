@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import develop
+import export
 import fit
 import map_raw
 import storage
@@ -211,6 +212,13 @@ def test_a_run_on_mapped_mosaics_is_of_the_other_camera(call, tmp_path, restored
     assert status == 0 and f"mapped by: {path} (statistics" in printed
     scored = read_table(next((tmp_path / "runs").glob("one/test/*/metrics.csv"))).mean["psnr"]
     assert scored == pytest.approx(read_scores(tmp_path / "runs" / "one")["final"], abs=0.01)
+    # An export gets the mosaics as the network takes them, and their photographs; files that are named are not mapped.
+    named = ("--run", "one", "--runs", str(tmp_path / "runs"), "--size", "64x96", "-o", "x")
+    (shown,) = export.open_job(export.parse(named)).scenes
+    assert np.array_equal(shown.target.permute(1, 2, 0), iio.imread(tmp_path / "photos" / shown.name)[:, ::-1])
+    own = mosaics(tmp_path / "own", ISP)
+    found = export.open_job(export.parse((*named, "--images", str(own), "--precision", "int8"))).scenes
+    assert np.array_equal(found[0].mosaic[0, 0], recorded(0, ISP))
 
 
 def test_a_resumed_run_refuses_another_map(call, tmp_path, restored):

@@ -189,8 +189,8 @@ def find_target(mapper: Mapper, wish: str, fits: Callable[[str], bool], words: t
     what = "both directions of {} seem to fit" if found else "neither direction of {} seems to fit"
     what = what if len(possible) > 1 else f"{{}}, a map to camera {possible[0]}, does not seem to fit"
     raise UserError(
-        f"{what.format(mapper.source)} {words[0]}: say to which camera to map with {words[1]} {' or '.join(possible)}, "
-        "or give another map"
+        f"{what.format(mapper.source)} {words[0]}: give another map, or say with {words[1]} {' or '.join(possible)} to "
+        "which camera to map"
     )
 
 

@@ -244,7 +244,10 @@ def test_a_resumed_run_refuses_another_map(call, tmp_path, restored):
             ("--data.map", "m.json", "--data.camera", "b.json"),
             "m.json, a map to camera b, does not seem to fit that of the run's mosaics, CFA rggb",
         ),
-        (("--data.map", "m.pt"), "both directions of m.pt seem to fit .*: say to which .* with --data.map-to a or b"),
+        (
+            ("--data.map", "m.pt"),
+            "both directions of m.pt seem to fit .*or say with --data.map-to a or b to which camera",
+        ),
         (("--data.map", "m.json", "--data.map-to", "a"), "m.json is a map to camera b, not a: fit another"),
     ),
 )

@@ -167,7 +167,12 @@ def test_the_direction_is_to_the_cameras_model(tmp_path, sensors, models, sensor
     (
         ({"a": A, "b": A}, False, "", "both directions of .*m.pt seem to fit the camera of isp.pt.*--adapt-to a or b"),
         ({"a": B, "b": B}, False, "", "neither direction of .*m.pt seems to fit the camera of isp.pt, a camera of CFA"),
-        ({"a": A, "b": B}, True, "", "m.json, a map to camera b, does not seem to fit .*--adapt-to b, or give another"),
+        (
+            {"a": A, "b": B},
+            True,
+            "",
+            "m.json, a map to camera b, does not seem to fit .*another map, or say with --adapt-to b",
+        ),
         ({"a": B, "b": A}, True, "a", "m.json is a map to camera b, not a: fit another with map_raw.py"),
     ),
 )

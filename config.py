@@ -91,7 +91,7 @@ class Data:
     batch: int = 32
     """Patches per step, over all processes (section 4.3)."""
     flips: bool = False
-    """Mirror patches at random, keeping the CFA order. The paper does not."""
+    """Mirror patches at random, keeping the CFA order; task raw2raw also turns them. The ISP's paper does not."""
     workers: int = 4
     """Processes that read patches; 0: the training process reads them itself."""
     map: str = ""
@@ -359,7 +359,8 @@ class Compute:
     """Faster arithmetic with more rounding error: lower precision, or compiled networks."""
 
     precision: Literal["float32", "tf32", "bf16"] = "float32"
-    """tf32: GPU matrix products with 10-bit mantissas; bf16: the frozen networks under bfloat16 autocast."""
+    """tf32: GPU matrix products with 10-bit mantissas; bf16: the frozen networks, in task raw2raw those that are
+    trained, under bfloat16 autocast."""
     compile: bool = False
     """Compile the frozen networks with torch.compile; the end of each stage reports how long that took."""
 
@@ -398,13 +399,15 @@ class Config:
     """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large, ... (section 4.2), mapper, ... (task raw2raw); empty: that
     of `init`, or efficient."""
     init: str = ""
-    """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name."""
+    """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name; task
+    raw2raw, instead of mapping.start: a checkpoint of that task."""
     seed: int = 0
     """Seed of all random numbers."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto: cuda if available."""
     as_released: bool = False
-    """Follow the released code: all switches of `released`, and the ViT's input as published, whatever the preset."""
+    """Follow the released code: all switches of `released`, and the ViT's input as published, whatever the preset; task
+    raw2raw: clip_norm 2, averaged_logits, halved and replay 50 of `mapping`."""
     data: Data = field(default_factory=Data)
     data_b: SecondCamera = field(default_factory=SecondCamera)
     backbones: Backbones = field(default_factory=Backbones)
@@ -441,6 +444,12 @@ def _data_of(sensor: str, **fields: Any) -> Data:
     """Data of a camera in `SENSORS`."""
     camera = SENSORS[sensor]
     return Data(cfa=camera.cfa, black_level=camera.black_level, white_level=camera.white_level, **fields)
+
+
+def _second(sensor: str) -> SecondCamera:
+    """Camera b of `SENSORS`."""
+    camera = SENSORS[sensor]
+    return SecondCamera(cfa=camera.cfa, black_level=camera.black_level, white_level=camera.white_level)
 
 
 PRESETS: dict[str, Config] = {
@@ -493,6 +502,27 @@ PRESETS: dict[str, Config] = {
         model="mapper",
         data=Data(layout="raw2raw", patch=512, batch=4, flips=True),
         log=Log(val_every=1715, save_every=1715, state_every=1715),
+    ),
+    # The same on two simulated cameras, in a few minutes: little training, which begins at a fitted map.
+    "raw2raw-demo": Config(
+        task="raw2raw",
+        run="raw2raw-demo",
+        model="mapper",
+        data=_data_of(
+            "simulated-a",
+            layout="cameras",
+            root="datasets/raw2raw-demo",
+            demo=True,
+            patch=128,
+            batch=4,
+            workers=0,
+            flips=True,
+        ),
+        data_b=_second("simulated-b"),
+        mapping=Mapping(
+            steps=300, start="statistics", lr=1e-4, critic_lr=2e-4, identity=0.0, critic_norm="none", ema=0.99
+        ),
+        log=Log(val_every=100, save_every=100, state_every=100),
     ),
 }
 

@@ -24,7 +24,7 @@ from config import config as default
 from data.files import reading
 from data.mosaic_files import FORMATS
 from data.notes import note
-from data.raw_maps import CHOICES
+from data.raw_maps import METHODS, PROFILES
 from errors import UserError, printable, run_cli
 from tasks import choice, closed_form
 from tasks.batch import Batch, Job, depth_for, jobs_of
@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     choice.add_options(options, unless="--checkpoint, --method or --map")
     add(
         "--method",
-        choices=CHOICES,
+        choices=(*METHODS, PROFILES),
         help="fit a map to --a and --b first, in seconds: profiles if both cameras' files note colour matrices (DNG), "
         "otherwise statistics; transport is the usual baseline",
     )

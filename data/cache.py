@@ -175,6 +175,8 @@ def _decoded_size(split: Split, files: Files) -> int:
     """Bytes of all files decoded, estimated from a few of them."""
     total = 0
     for paths, read in ((split.raws, files.mosaic), (split.photos, files.photo)):
+        if not paths:  # the mosaics of one of two cameras have no photographs
+            continue
         sample = paths[:: -(-len(paths) // SAMPLED)]
         total += len(set(paths)) * sum(read(path).nbytes for path in sample) // len(sample)
     return total

@@ -167,8 +167,8 @@ def fit_raw_map(
         UserError: unknown method, "profiles" without both matrices, fewer than two pictures on a side, pictures of one
             colour or of no colours, or the same picture on both sides.
     """
-    if method not in CHOICES:
-        raise UserError(f"unknown method '{method}'; known are: {', '.join(CHOICES)}")
+    if method not in METHODS and method != PROFILES:
+        raise UserError(f"unknown method '{method}'; known are: {', '.join((*METHODS, PROFILES))}")
     for side, name in zip((a, b), names, strict=True):
         if len(side) < FEWEST:
             raise UserError(f"camera {name} has {len(side)} pictures, but a map needs at least {FEWEST}: add some")

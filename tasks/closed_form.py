@@ -79,7 +79,7 @@ def fit(method: str, to: str, folders: dict[str, Path], profiles: dict[str, str]
     """Fit a map to camera `to`.
 
     Args:
-        method: one of `data.raw_maps.CHOICES`.
+        method: a name in `data.raw_maps.METHODS`, or "profiles".
         to: "a" or "b".
         folders: {"a": folder of camera a's files, "b": ...}.
         profiles: {"a": camera.json of plain mosaics, "" for camera files, "b": ...}.

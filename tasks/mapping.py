@@ -48,7 +48,8 @@ def open_mapper(source: str, device: torch.device) -> OpenMapper:
             for each, values in found.items()
         }
         profiles = {each: description["cameras"].get(each) for each in CAMERAS}
-    except (AttributeError, KeyError, RuntimeError, TypeError):
+        run = description["config"]
+    except (AttributeError, KeyError, TypeError, ValueError, UserError):
         raise UserError(f"{source} is not a checkpoint of fit.py: it does not say of which cameras it is") from None
     cameras = {each: from_dict(values, source) if values else None for each, values in profiles.items()}
-    return OpenMapper(source, name, mapper.to(device), sensors, cameras, settings.from_dict(description["config"]))
+    return OpenMapper(source, name, mapper.to(device), sensors, cameras, settings.from_dict(run))

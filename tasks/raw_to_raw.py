@@ -20,9 +20,10 @@ from data.camera import Profile
 from data.folders import Split
 from data.loader import training_batches
 from data.notes import note
-from data.raw_maps import RawMap, fit_raw_map, thumbnail
+from data.raw_maps import PROFILES, RawMap, fit_raw_map, thumbnail
+from data.sizes import refuse_smaller
 from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, find_cameras_layout
-from discriminators import PatchDiscriminator
+from discriminators.patch import SMALLEST, PatchDiscriminator
 from errors import UserError
 from evaluation.raw_measures import psnr
 from evaluation.raw_pictures import row_of_pictures
@@ -49,10 +50,15 @@ FIELDS = {
 
 
 def check_names(config: Config) -> None:
-    """Raise `UserError` for the name of a mapper or layout that is in no table."""
+    """Raise `UserError` for the name of a mapper or layout that is in no table, and for patches that no critic sees."""
     find_cameras_layout(config.data.layout)
     if config.model and config.model not in MAPPERS:
         raise UserError(f"unknown mapper '{config.model}'; known are: {', '.join(MAPPERS)}")
+    if config.data.patch < 2 * SMALLEST:
+        raise UserError(
+            f"--data.patch {config.data.patch} is too small: a critic of planes, which are half as large, needs at "
+            f"least {2 * SMALLEST}"
+        )
 
 
 def planned_steps(config: Config) -> dict[str, int]:
@@ -71,8 +77,12 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         (unused, f"task raw2raw does not use {', '.join(unused)}"),
         (data.layout != "folders" and named, "--data.raw and --data-b.raw need --data.layout folders"),
         (data.layout == "folders" and data.root, "layout folders takes --data.raw and --data-b.raw, not --data.root"),
+        (
+            data.demo and data.layout != "cameras",
+            f"layout {data.layout} does not use the demo dataset: add --data.no-demo",
+        ),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
-        (config.init and mapping.start != "identity", "--init replaces --mapping.start"),
+        (config.init and "mapping.start" in given, "--init replaces --mapping.start"),
         (not mapping.adversarial and "mapping.critic_norm" in given, f"no critic has --mapping.critic-norm {plain}"),
         (config.as_released and released.intersection(given), "--as-released sets what the released code does"),
     ):
@@ -92,12 +102,14 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     set_precision(config.compute)
     mapping = config.mapping_settings
     if mapping.replay and group.size > 1:
-        raise UserError("the patches of --mapping.replay cannot be kept by several processes: leave it out")
+        option = "--as-released" if config.as_released else "--mapping.replay"
+        raise UserError(f"the patches that {option} keeps cannot be shared by several processes: train with one")
     with group.in_turn():
         cameras = open_two_cameras(config)
+        profiles = find_profiles(config)
+        _refuse_unfit(cameras, profiles, config.data.patch, mapping.start)
         identity = identify_cameras(cameras)
         name, mapper = build_generator(config.model, "" if resume else config.init, cameras)
-        profiles = find_profiles(config)
         maps = {method: fit_maps(method, cameras, profiles) for method in dict.fromkeys(("transport", mapping.start))}
         if not config.init:
             for to, fitted in maps[mapping.start].items():
@@ -124,6 +136,14 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     )
 
 
+def _refuse_unfit(cameras: TwoCameras, profiles: Mapping[str, Profile | None], patch: int, start: str) -> None:
+    """Raise `UserError`, before all files are read, for small ones, and for a start that needs what nobody noted."""
+    for each in CAMERAS:
+        refuse_smaller(cameras.unpaired[each], patch)
+        if start == PROFILES and not (profiles[each] and profiles[each].color_matrix):
+            raise UserError(f"camera {each} notes no colour matrix for --mapping.start {start}: try statistics")
+
+
 def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn.Module]:
     """(name, mapper): with fresh weights, or from the checkpoint `init`, which says which mapper it is."""
     if not init:
@@ -132,7 +152,7 @@ def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn
     name, state, description = zoo.open_mapper_checkpoint(init)
     if model not in ("", name):
         raise UserError(f"{init} holds the mapper '{name}', not '{model}': set --model {name}")
-    if description["sensors"] != {each: dataclasses.asdict(cameras.readers[each].sensor) for each in CAMERAS}:
+    if description.get("sensors") != {each: dataclasses.asdict(cameras.readers[each].sensor) for each in CAMERAS}:
         note(f"{init} was trained on cameras of other levels or CFA orders: it must learn new ones")
     mapper = build_mapper(name)
     mapper.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md is true: its examples add a network, a layout, a mode and a measure, and the commands use them."""
+"""CONTRIBUTING.md is true: its examples add networks, layouts, a mode, a map, measures, and the commands use them."""
 
 import json
 import re
@@ -9,19 +9,24 @@ import pytest
 
 import fit
 import inference
+import map_raw
 import process_set
 import test_model as testing
 from data.folders import LAYOUTS
+from data.raw_maps import METHODS
+from data.two_cameras import CAMERA_LAYOUTS
 from evaluation.metrics import MEASURES
 from evaluation.protocols import PROTOCOLS
 from evaluation.tables import read_table
-from models import MODELS
+from models import MAPPERS, MODELS
 from tasks.modes import MODES
+
+from . import mapper_runs, two_cameras
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(re.findall(r"### ([^\n]+)\n\n```python\n(.*?)```", TEXT, re.DOTALL))
-TABLES = (MODELS, LAYOUTS, MODES, MEASURES, PROTOCOLS)
+TABLES = (MODELS, LAYOUTS, CAMERA_LAYOUTS, METHODS, MAPPERS, MODES, MEASURES, PROTOCOLS)
 OPTIONS = shlex.split("""
 demo --data.no-demo --device cpu --data.patch 32 --data.batch 2 --data.val-count 0 --data.test-count 0
 --backbones.weights random --pretrain.steps 1 --train.steps 2 --log.every 1 --log.val-every 2 --log.save-every 1
@@ -42,7 +47,9 @@ def extended():
 
 
 def test_each_example_fits_in_ten_lines():
-    assert list(EXAMPLES) == ["A network", "A dataset layout", "A training mode", "A measure", "A protocol"]
+    mapping = ["A layout of two cameras", "A map between two cameras", "A mapper between two cameras"]
+    rest = ["A training mode", "A measure", "A protocol"]
+    assert list(EXAMPLES) == ["A network", "A dataset layout", *mapping, *rest]
     assert all(len([line for line in example.splitlines() if line]) <= 10 for example in EXAMPLES.values())
 
 
@@ -71,6 +78,23 @@ def test_the_examples_train_score_and_report(extended, make_pairs, call, tmp_pat
     assert table.mean["mae"] == pytest.approx(best["mae"], abs=1e-6)
     page = (runs / "mine" / "report.html").read_text()
     assert "MAE (levels)" in page and "tiny, 444 parameters" in page
+
+
+def test_the_examples_map_one_camera_to_another(extended, call, tmp_path):
+    found = two_cameras.write_folders(tmp_path)
+    output = tmp_path / "mapped"
+    options = two_cameras.fit(found, "brightness")
+    assert call(map_raw, "--input", found["a"], "--output", output, "--device", "cpu", *options)[0] == 0
+    assert len(two_cameras.names(output)) >= 10
+
+    for name, folder in zip(("first", "second"), found.values(), strict=True):
+        folder.rename(tmp_path / name)
+    given = mapper_runs.options(tmp_path, tmp_path / "runs", "--data.layout", "bodies", "--mapping.steps", "1")
+    given[given.index("mapper-plain")] = "mapper-plain-pooled"
+    status, output = call(fit, *given)
+    assert (
+        status == 0 and "mapper-plain-pooled on cpu, mosaics of two cameras to train on, 10 of a and 10 of b" in output
+    )
 
 
 def test_every_place_that_the_document_names_exists():

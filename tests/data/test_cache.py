@@ -179,6 +179,13 @@ def test_auto_chooses_by_free_memory_disk_and_processes(
     assert type(cached_files(split, files, "auto", tmp_path, MANY, processes)) is kind
 
 
+def test_mosaics_without_photographs_are_cached(split, files, tmp_path):
+    mosaics = Split(split.raws, (), paired=False)
+    cached = cached_files(mosaics, files, "auto", tmp_path / "cache", draws=MANY)
+    assert isinstance(cached, InMemory)
+    assert (cached.mosaic(split.raws[2]) == files.mosaic(split.raws[2])).all()
+
+
 def test_auto_caches_nothing_for_a_short_run(split, files, tmp_path):
     assert cached_files(split, files, "auto", tmp_path, draws=9) is files
     assert type(cached_files(split, files, "auto", tmp_path, draws=10)) is InMemory

@@ -94,6 +94,10 @@ class Data:
     """Mirror patches at random, keeping the CFA order; task raw2raw also turns them. The ISP's paper does not."""
     workers: int = 4
     """Processes that read patches; 0: the training process reads them itself."""
+    map: str = ""
+    """Train on mosaics that are mapped to another camera's: a checkpoint of task raw2raw, or of map_raw.py --save."""
+    map_to: Literal["", "a", "b"] = ""
+    """To which camera of the map; empty: away from the one whose name or levels the mosaics have."""
     cache: Literal["auto", "memory", "disk", "off"] = "auto"
     """Where decoded files are kept; auto: memory, else disk, if they fit into half of the free space, else nowhere."""
     cache_dir: str = ""

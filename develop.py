@@ -28,6 +28,7 @@ from errors import UserError, printable, run_cli
 from evaluation.contact_sheet import PAGE, SHEET, Tile, tiles_of, write_contact_sheet
 from evaluation.report import refuse_foreign
 from tasks import choice
+from tasks.adaptation import adapted_reader
 from tasks.batch import Batch, Job, depth_for, jobs_of
 from tasks.development import Developer, Shot, Wishes
 from tasks.device import choose_device
@@ -57,12 +58,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--n", type=int, metavar="N", help="develop the files whose index modulo N is the --remainder")
     add("--remainder", type=int, metavar="R", help="of the index modulo N (0)")
     add("--page", action="store_true", help="also write OUT/index.html, to look at all photographs")
+    add("--adapt", metavar="MAP", help="map files to the model's camera first: a checkpoint, or map_raw.py --save's")
+    add("--adapt-to", choices=("a", "b"), help="which camera of the map is the model's (default: by name or levels)")
     add("--camera", metavar="FILE", help="profile (python -m data.camera) of mosaics that are not camera files")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
     given = options.parse_args(arguments)
     for wrong, sentence in (
-        ("" in (given.output, given.run, given.runs, given.checkpoint, given.camera), "an option is empty"),
+        (
+            "" in (given.output, given.run, given.runs, given.checkpoint, given.camera, given.adapt),
+            "an option is empty",
+        ),
         (given.run and given.checkpoint, "--run and --checkpoint exclude each other"),
+        (given.adapt_to and not given.adapt, "--adapt-to needs --adapt"),
+        (given.camera and given.adapt, "--camera has no effect with --adapt, whose map knows the camera"),
         (given.step is not None and given.checkpoint, "--step needs a run, not --checkpoint"),
         (given.quality and given.format != "jpg", "--quality needs --format jpg"),
         (given.remainder is not None and given.n is None, "--remainder needs --n"),
@@ -143,7 +151,8 @@ def main() -> None:
     profile = camera.load(Path(given.camera)) if given.camera else None
     plain, size = (profile.sensor, profile.size) if profile else (model.sensor, (0, 0))
     wishes = Wishes(given.wb, given.ev, bits=16 if given.format == "tif16" else 8)
-    developer = Developer(model, wishes, plain, size)
+    adapted = adapted_reader(model, given.adapt, given.adapt_to or "", device) if given.adapt else None
+    developer = Developer(model, wishes, plain, size, adapted)
     kept = [] if given.overwrite else [job.target for job in jobs if job.target.exists()]
     missing = [job for job in jobs if job.target not in set(kept)] if kept else jobs
     if kept:
@@ -160,6 +169,8 @@ def main() -> None:
     for remark, files in photographs.remarks.items():
         note(f"{files} of {len(missing)} files are {remark}")
     developed = len(missing) - len(batch.failed)
+    if adapted:
+        print(f"mapped by {adapted.summary}")
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
     if given.page and (tiles := batch.kept + tiles_of(kept)):
         print(f"page: {write_contact_sheet(Path(given.output), tiles)}")

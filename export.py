@@ -125,10 +125,12 @@ def open_job(given: argparse.Namespace) -> Job:
     _, config, path = choice.chosen(given, given.data_root or "")
     model = open_model(str(path), torch.device("cpu"))
     source = Source(model.name, model.generator, model.spec.input_format, model.sensor, given.raw_input)
-    reader = Reader(model.sensor, normalisation=model.normalisation, lens_shading=model.lens_shading)
+    named = reader = Reader(model.sensor, normalisation=model.normalisation, lens_shading=model.lens_shading)
     own, int8 = {}, "int8" in given.precision
     if config and not (given.images and (given.calibrate or not int8)):
-        own, reader, _ = open_data(config)
+        own, opened, _ = open_data(config)
+        reader = opened.for_training()
+        named = named if config.data.map else reader  # files that the user names are of the model's camera already
     calibrated = mosaics(Path(given.calibrate)) if given.calibrate else own.get("train")
     if int8 and not calibrated:
         raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
@@ -136,9 +138,10 @@ def open_job(given: argparse.Namespace) -> Job:
     found, samples = list(scenes.synthetic_scenes(model.sensor)), []
     with advising(f"--images and --calibrate take mosaics as the model's camera records them, {model.sensor}"):
         if compared:
-            found = _read(compared, reader, given.size, COMPARED)
+            found = _read(compared, named if given.images else reader, given.size, COMPARED)
         if int8:
-            samples = [scene.mosaic for scene in _read(calibrated, reader, given.size, CALIBRATED)]
+            chosen = named if given.calibrate else reader
+            samples = [scene.mosaic for scene in _read(calibrated, chosen, given.size, CALIBRATED)]
     return Job(path, model, source, found, f"{len(found)} {label}", samples)
 
 

@@ -43,6 +43,7 @@ RESUMABLE = {
     "data.photos",
     "data.exclude",
     "data.camera",
+    "data.map",
     "data_b.raw",
     "data_b.camera",
     "data.workers",

@@ -26,12 +26,9 @@ import torch
 import storage
 from config import Config, to_dict
 from config import config as default
-from data.camera import notes_of
 from data.conditions import check_noted
-from data.files import Reader
 from data.folders import mosaics
-from data.notes import note
-from data.sensor import CFA_ORDERS, Sensor
+from data.sensor import CFA_ORDERS
 from errors import UserError, run_cli
 from evaluation import protocols, rendering, submission
 from evaluation.evaluators import PairedEvaluator
@@ -41,8 +38,10 @@ from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, write_report
 from evaluation.tables import full_name
 from tasks import choice, raw_testing
+from tasks.adaptation import MappedReader
 from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
+from tasks.input import open_reader
 from tasks.model import Model, open_model
 from tasks.scoring import build_test_evaluator
 from training.log import Progress
@@ -60,6 +59,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--data-root", metavar="DIR", help="the folder of the run's dataset, if it has moved")
     add("--input", metavar="DIR", help="a folder of mosaics, or one mosaic, instead of a run's dataset")
     add("--target", metavar="DIR", help="photographs with the names of the mosaics, or one: the ground truth")
+    add("--adapt", metavar="MAP", help="map --input to the model's camera first: a checkpoint, or map_raw.py --save's")
+    add("--adapt-to", choices=("a", "b"), help="which camera of the map is the model's (default: by name or levels)")
     add("--output", metavar="DIR", help="folder of the results (default: the run's test/)")
     add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
     add("--measures", nargs="+", default=[], choices=protocols.all_measures(), metavar="M", help="(the protocol's own)")
@@ -93,10 +94,13 @@ def _refuse_ineffective(options: argparse.ArgumentParser, given: argparse.Namesp
         options.error(f"--{name.replace('_', '-')} is empty: give it a value, or leave it out")
     if given.input and not (given.output and (given.checkpoint or given.run)):
         options.error("--input needs --output, and --checkpoint or --run")
-    needs_input = ("target", "cfa", "black_level", "white_level", "raw_height", "raw_width", "submission")
+    camera = ("cfa", "black_level", "white_level", "raw_height", "raw_width")
+    needs_input = ("target", *camera, "submission", "adapt")
     for needed, fits, names in (
         ("--input", given.input, needs_input),
         ("the dataset of a run, not --input", not given.input, ("split", "data_root")),
+        ("mosaics without --adapt, whose map knows their camera", not given.adapt, camera),
+        ("--adapt", given.adapt, ("adapt_to",)),
         ("ground truth: --target", given.target or not given.input, ("protocol", "measures", "weights")),
         ("a checkpoint of a run, not --checkpoint", not given.checkpoint, ("step",)),
         ("--format jpg", given.format == "jpg", ("quality", "submission")),
@@ -134,7 +138,7 @@ def open_subject(given: argparse.Namespace, device: torch.device) -> Subject:
     return Subject(run, config or model.config, path, model)
 
 
-def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
+def open_render_set(given: argparse.Namespace, subject: Subject, device: torch.device) -> RenderSet:
     """The mosaics to render, with their ground truth if there is one."""
     if not given.input:
         splits, reader, reference = open_data(subject.config)
@@ -148,21 +152,8 @@ def open_render_set(given: argparse.Namespace, subject: Subject) -> RenderSet:
         if subject.own_run:
             note_trained_on(subject.own_run, split)
         return RenderSet(split, reader, reference, f"{given.split} split of {root}")
-    known = subject.model.sensor
     split = mosaics(Path(given.input), Path(given.target) if given.target else None)
-    notes = notes_of(split.raws)
-    if not notes and given.white_level not in (None, known.white_level) and not given.black_level:
-        levels = " ".join(f"{level:g}" for level in known.black_level)
-        note(f"the black levels are those of the checkpoint's camera, {levels}; --black-level sets others")
-    sensor = Sensor(
-        given.cfa or (notes[0].sensor.cfa if notes else known.cfa),
-        tuple(given.black_level or known.black_level),
-        known.white_level if given.white_level is None else given.white_level,
-    )
-    levels, size = "given" if given.black_level or given.white_level else "file", (given.raw_height, given.raw_width)
-    model = subject.model
-    reader = Reader(sensor, tuple(side or 0 for side in size), model.normalisation, levels, model.lens_shading)
-    model.note_another_camera(notes)
+    reader = open_reader(given, subject.model, split, device)
     check_noted(split.raws, reader.normalisation)
     reference = open_reference(reader, (subject.config or default).data)
     return RenderSet(split, reader, reference, given.input)
@@ -176,7 +167,8 @@ def open_candidates(
 
     def build(label: str, target: Path, model: Model, path: Path) -> Candidate:
         model.check_normalised(render_set.reader.normalisation)
-        sensor = camera if given.black_level else model.levels_for(camera)  # the user's levels override a model's own
+        own = not (given.black_level or given.adapt)  # levels of the user, or of the map, override a model's own
+        sensor = model.levels_for(camera) if own else camera
         parameters = sum(parameter.numel() for parameter in model.generator.parameters())
         sha256 = storage.sha256_of(path)
         facts = {"checkpoint": str(path), "sha256": sha256, "model": f"{model.name}, {parameters:,} parameters"}
@@ -246,7 +238,7 @@ def main() -> None:
         return
     device, image_format = choose_device(given.device), ImageFormat(given.format, given.quality or 95)
     subject = open_subject(given, device)
-    render_set = open_render_set(given, subject)
+    render_set = open_render_set(given, subject, device)
     candidates = open_candidates(given, subject, render_set, device)
     evaluator, notes = open_evaluator(given, subject.config, render_set, device)
     folder, history = _output_folder(given, subject), read_history(subject.own_run)
@@ -257,6 +249,8 @@ def main() -> None:
     if sent:
         candidates[0] = replace(candidates[0], render=sent)
     header = {"data": render_set.name, "images": f"{len(render_set.split.raws)}, {given.format}"}
+    if isinstance(render_set.reader, MappedReader):
+        header["mapped by"] = render_set.reader.summary
     if evaluator.functions:
         candidates.append(Candidate(DEMOSAICED, None, render_set.reference, {}))
     header |= notes

@@ -39,7 +39,7 @@ class Files:
 
     def photo(self, path: Path) -> np.ndarray:
         """(H, W, 3) uint8 sRGB."""
-        return read_photo(path)
+        return self.reader.aligned(read_photo(path))
 
 
 @dataclass

@@ -84,6 +84,14 @@ class Reader:
             return facts
         return *facts, self.normalisation, [storage.fingerprint(table) for table in tables_of(raws)]
 
+    def for_training(self) -> "Reader":
+        """The reader whose mosaics have the CFA order that a network is trained for: this one, if none is mapped."""
+        return self
+
+    def aligned(self, photo: np.ndarray) -> np.ndarray:
+        """The photograph (H, W, 3) of a mosaic, with its pixels where this reader puts those of the mosaic."""
+        return photo
+
     def mosaic_tensor(self, mosaic: np.ndarray) -> Tensor:
         """(H, W) digital numbers -> (1, H, W) float32, 1 is white."""
         return mosaic_tensor(mosaic, self.sensor)

@@ -122,7 +122,7 @@ def whole_files(
         mosaic = reader.mosaic(raw_path)
         if photo_path is None:
             return raw_path.name, reader.mosaic_tensor(mosaic), None
-        photo = read_photo(photo_path)
+        photo = reader.aligned(read_photo(photo_path))
         check_pair(raw_path, photo_path, mosaic.shape, photo.shape[:2])
         return raw_path.name, reader.mosaic_tensor(mosaic), torch.from_numpy(photo.copy()).permute(2, 0, 1)
 

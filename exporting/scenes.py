@@ -43,7 +43,7 @@ def read_scene(reader: Reader, raw: Path, photo: Path | None, largest: tuple[int
     """
     mosaic = torch.from_numpy(reader.mosaic(raw).astype("float32"))[None, None]
     height, width = mosaic.shape[-2:]
-    target = None if photo is None else torch.from_numpy(read_photo(photo)).permute(2, 0, 1)
+    target = None if photo is None else torch.from_numpy(reader.aligned(read_photo(photo))).permute(2, 0, 1)
     if target is not None and target.shape[1:] != (height, width):
         size = f"{target.shape[1]}x{target.shape[2]}"
         raise UserError(f"{photo} has {size} pixels, and its mosaic {raw} {height}x{width}: they must be equal")

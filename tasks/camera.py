@@ -3,15 +3,22 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from config import Config, Data
 from data import camera
 from data.camera import Profile
+from data.files import Reader
 from data.folders import find_layout, mosaics
 from data.notes import note
 from data.sensor import Sensor
 from errors import UserError
+from tasks.adaptation import CPU, MappedReader, find_source, open_map
+from tasks.closed_form import OTHER
 from tasks.modes import compares_with_reference
+
+# What data.map knows of the mosaics.
+KNOWN_BY_MAP = {"cfa", "black_level", "white_level", "levels", "raw_height", "raw_width"}
 
 
 def find_profile(data: Data) -> Profile | None:
@@ -43,9 +50,12 @@ def with_camera(config: Config, given: Sequence[str]) -> Config:
     data, changes = config.data, {}
     profile, raws = find_profile(data), _raws(data)
     files = bool(camera.notes_of(raws))
+    if data.map:
+        changes, profile = _from_map(data, profile, given)
     if profile:
-        levels = dataclasses.asdict(profile.sensor)
-        changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
+        if not data.map:  # which says them itself
+            levels = dataclasses.asdict(profile.sensor)
+            changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
         trained_towards = data.reference == "published" and compares_with_reference(config)
         if "data.rendering" not in given and not trained_towards:
             changes["rendering"] = "camera"
@@ -58,9 +68,26 @@ def with_camera(config: Config, given: Sequence[str]) -> Config:
         raise UserError("a setting has no effect: --data.lens-shading and --data.levels are for camera files")
     data = dataclasses.replace(data, **changes)
     if data.rendering == "camera" and "data.gains" not in given and (profile or raws):
+        if data.map and not profile:
+            raise UserError(f"{data.map} does not know camera {data.map_to}'s white balance: give --data.gains")
         profile = profile or _estimated(data, raws)
         data = dataclasses.replace(data, gains=profile.gains)
     return dataclasses.replace(config, data=data)
+
+
+def profile_for(data: Data, reader: Reader) -> Profile | None:
+    """The profile of the camera that a generator is trained for: of the files, or the one that they are mapped to."""
+    return reader.profile if isinstance(reader, MappedReader) else find_profile(data)
+
+
+def _from_map(data: Data, own: Profile | None, given: Sequence[str]) -> tuple[dict[str, Any], Profile | None]:
+    """(settings that data.map decides, profile of the camera to map to), for mosaics of the camera `own`."""
+    if known := [name for name in given if name.removeprefix("data.") in KNOWN_BY_MAP]:
+        raise UserError(f"a setting has no effect: --data.map knows the mosaics' levels and size: leave out {known[0]}")
+    mapper = open_map(data.map, CPU)
+    to = find_source(mapper, data, own and own.sensor, own.name if own else "")
+    levels = own.sensor if own else mapper.sensors[OTHER[to]]
+    return dataclasses.asdict(levels) | {"map_to": to}, mapper.cameras.get(to)
 
 
 def _raws(data: Data) -> tuple[Path, ...]:

@@ -57,15 +57,18 @@ def planes_of(mosaic: np.ndarray, sensor: Sensor, device: torch.device | str = "
     return to_planes(mosaic_tensor(mosaic, sensor)[None].to(device), sensor)
 
 
-def read_as_is(path: Path, plain: Sensor, size: tuple[int, int]) -> tuple[np.ndarray, Sensor, CameraFile | None]:
+def read_as_is(
+    path: Path, plain: Sensor, size: tuple[int, int], lens_shading: bool = False
+) -> tuple[np.ndarray, Sensor, CameraFile | None]:
     """(mosaic (H, W), its CFA order and levels, notes of a camera file) of a file.
 
-    `plain` and `size` are those of mosaics that are not camera files. Raises `UserError` as `read_mosaic` does.
+    `plain` and `size` are those of mosaics that are not camera files; the `lens_shading` that camera files note is
+    undone, if asked for. Raises `UserError` as `read_mosaic` does.
     """
     if path.suffix.lower() not in CAMERA_FILES:
         return Reader(plain, size).recorded(path), plain, None
     with reading(path):
-        mosaic, notes = read_with_notes(path, lambda own: own)
+        mosaic, notes = read_with_notes(path, lambda own: own, lens_shading)
     return mosaic, notes.sensor, notes
 
 

@@ -70,6 +70,13 @@ def moved(mosaic: np.ndarray, cfa: str, wanted: str) -> np.ndarray:
     return mosaic
 
 
+def carried_gains(gains: tuple[float, float], planes: Tensor, mapped: Tensor) -> tuple[float, float]:
+    """The gains that a file notes for its planes, as ones for the mapped planes: the mean stays of one colour."""
+    before, after = (light_of(colors_of(thumbnail(each.clamp(0, 1))))[0] for each in (planes, mapped))
+    change = (before / before[1]) / (after / after[1])
+    return gains[0] * float(change[0]), gains[1] * float(change[2])
+
+
 class Converter:
     """Reads files of one camera and makes files of the other, `to`, of them.
 
@@ -78,20 +85,31 @@ class Converter:
         to: "a" or "b".
         downsample: factor by which a learned mapper's encoder sees the planes smaller.
         device: where the mapper is.
+        target: CFA order and levels of what is made, if they are not those of camera `to`.
+        lens_shading: undo what camera files note of it.
 
     Raises `UserError` for a camera `to` whose white level does not fit into 16 bits.
     """
 
-    def __init__(self, mapper: Mapper, to: str, downsample: int, device: torch.device):
+    def __init__(
+        self,
+        mapper: Mapper,
+        to: str,
+        downsample: int,
+        device: torch.device,
+        target: Sensor | None = None,
+        lens_shading: bool = False,
+    ):
         self.mapper, self.to, self.downsample, self.device = mapper, to, downsample, device
-        self.source, self.target = mapper.sensors[OTHER[to]], mapper.sensors[to]
+        self.source, self.target = mapper.sensors[OTHER[to]], target or mapper.sensors[to]
+        self.lens_shading = lens_shading
         self.profiles = mapper.cameras.get(OTHER[to]), mapper.cameras.get(to)
         check_white(self.target)
 
     def read(self, path: Path) -> Shot:
         """Read one file. Raises `UserError` as `read_mosaic` does, and for a file of another camera."""
         own = self.profiles[0]
-        shot = Shot(path, *read_as_is(path, self.source, own.size if own else (0, 0)))
+        shot = Shot(path, *read_as_is(path, self.source, own.size if own else (0, 0), self.lens_shading))
         for kind, found, expected in (
             ("CFA order", shot.sensor.cfa, self.source.cfa),
             ("white level", f"{shot.sensor.white_level:g}", f"{self.source.white_level:g}"),
@@ -118,14 +136,7 @@ class Converter:
             raise UserError(f"{self.mapper.source} gives values that are not finite: its training diverged")
         mosaic = from_planes(mapped, self.target)[0, 0].cpu().numpy()
         gains = shot.notes.gains if shot.notes else None
-        return Converted(shot.path, mosaic, shot.notes, gains and self._gains(gains, planes, mapped))
-
-    @staticmethod
-    def _gains(gains: tuple[float, float], planes: Tensor, mapped: Tensor) -> tuple[float, float]:
-        """The gains that a file notes for its planes, as ones for the mapped planes: the mean stays of one colour."""
-        before, after = (light_of(colors_of(thumbnail(each.clamp(0, 1))))[0] for each in (planes, mapped))
-        change = (before / before[1]) / (after / after[1])
-        return gains[0] * float(change[0]), gains[1] * float(change[2])
+        return Converted(shot.path, mosaic, shot.notes, gains and carried_gains(gains, planes, mapped))
 
     def encode(self, converted: Converted, kind: str) -> bytes:
         """A file of `kind`, in `data.mosaic_files.FORMATS`, with what is known of the camera and the moment."""

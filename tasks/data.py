@@ -12,6 +12,7 @@ from data.notes import note
 from data.reference import Reference, find_demosaicer
 from data.sensor import Sensor
 from errors import UserError
+from tasks.adaptation import MappedReader, mapped_reader
 
 SAMPLED = 8  # mosaics whose largest value is looked at
 SHOWN = 24  # mosaics of a dataset without pairs that are rendered
@@ -35,7 +36,10 @@ def open_data(config: Config) -> tuple[dict[str, Split], Reader, Reference]:
     # data.simulate writes camera.json into the root, two folders above the mosaics.
     for folder in [Path(data.root)] * bool(data.root) + [Path(data.raw).absolute().parent.parent] * bool(data.raw):
         _check_simulated(folder / "camera.json", sensor)
-    reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise, data.levels, data.lens_shading)
+    if data.map:
+        reader = mapped_reader(data)
+    else:
+        reader = Reader(sensor, (data.raw_height, data.raw_width), data.normalise, data.levels, data.lens_shading)
     check_noted((path for split in splits.values() for path in split.raws), data.normalise)
     return splits, reader, open_reference(reader, data)
 
@@ -53,7 +57,7 @@ def open_reference(reader: Reader, data: Data) -> Reference:
 def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[str, str]]]:
     """{split: (name, fingerprint) of each of its files}, by which a run knows its data again.
 
-    "tables" are those from which mosaics are normalised, if they are.
+    "tables" are those from which mosaics are normalised, "map" is that by which they are mapped, if they are.
     Prints a note if files of one split are in another one too.
     """
     files, known = {}, {}
@@ -68,6 +72,8 @@ def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[s
     if reader.normalisation != "off":
         tables = tables_of(path for split in splits.values() for path in split.raws)
         files["tables"] = sorted((table.name, storage.fingerprint(table)) for table in tables)
+    if isinstance(reader, MappedReader):
+        files["map"] = [(f"to camera {reader.converter.to}", reader.sha256)]
     return files
 
 

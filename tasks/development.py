@@ -15,6 +15,7 @@ from data.notes import note
 from data.photographs import upright
 from data.sensor import Sensor
 from errors import UserError
+from tasks.adaptation import MappedReader
 from tasks.model import Model
 
 ISO_STOPS = 1.0  # beyond the training's ISO range
@@ -52,12 +53,21 @@ class Developer:
         wishes: of the user.
         plain: the camera of mosaics that are not camera files.
         headless_size: (height, width) of .raw files without a header.
+        adapted: reads files of another camera than the model's, and maps them to that.
 
     Raises `UserError` for wishes that the model cannot fulfil.
     """
 
-    def __init__(self, model: Model, wishes: Wishes, plain: Sensor, headless_size: tuple[int, int] = (0, 0)):
+    def __init__(
+        self,
+        model: Model,
+        wishes: Wishes,
+        plain: Sensor,
+        headless_size: tuple[int, int] = (0, 0),
+        adapted: MappedReader | None = None,
+    ):
         self.model, self.wishes, self.plain, self.headless_size = model, wishes, plain, headless_size
+        self.adapted = adapted
         run = model.config or default
         red, green, blue = model.camera.gains if model.camera else run.data.gains
         self.trained = red / green, blue / green  # the light of the training's mosaics
@@ -69,6 +79,11 @@ class Developer:
 
     def read(self, path: Path) -> Shot:
         """Read one file. Raises `UserError` as `Reader` does, and for a white balance that it does not note."""
+        if self.adapted:
+            mosaic, notes = self.adapted.read(path)
+            sensor, remark = self.adapted.sensor, self.adapted.remark(notes)
+            orientation, remarks = notes.orientation if notes else 1, (f"of {remark}",) if remark else ()
+            return Shot(path, mosaic, sensor, self._gains(path, mosaic, sensor), orientation, remarks)
         if path.suffix.lower() not in CAMERA_FILES:
             with advising("name a profile of their camera with --camera (python -m data.camera writes one)"):
                 mosaic = Reader(self.plain, self.headless_size).recorded(path)
@@ -101,7 +116,8 @@ class Developer:
         model, wish = self.model, self.wishes.white_balance
         gains = (1.0, 1.0, 1.0)
         if model.normalisation != "off":
-            gains = gains_of(path, mosaic, sensor, model.normalisation)
+            own = self.adapted and self.adapted.gains(path, mosaic)
+            gains = own or gains_of(path, mosaic, sensor, model.normalisation)
         if wish:
             red, blue = self._light(path, mosaic, sensor, wish)
             if model.normalisation not in BALANCED:  # it expects the light that it was trained in
@@ -121,7 +137,7 @@ class Developer:
         red, blue, _ = noted(path)
         if red is None or blue is None:
             raise UserError(f"{path} notes no white balance: choose --wb auto, trained, or gains R,B")
-        return red, blue
+        return self.adapted.carried(path, mosaic, (red, blue)) if self.adapted else (red, blue)
 
     def _remarks(self, notes: CameraFile) -> tuple[str, ...]:
         """What is outside of the camera, light and ISO that the model was trained on, as far as both are known."""

@@ -28,8 +28,8 @@ from evaluation.health import Watch, measure
 from evaluation.metrics import psnr, psnr_float
 from models import build_model, model_spec
 from pretrained import zoo
-from tasks.camera import find_profile
-from tasks.data import identify, note_darkness, open_data
+from tasks.camera import profile_for
+from tasks.data import identify, note_darkness, open_data, open_reference
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
@@ -82,14 +82,16 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     torch.manual_seed(config.seed)
     set_precision(config.compute)
     with group.in_turn():
-        splits, reader, reference = open_data(config)
+        splits, reader, _ = open_data(config)
+        reader = reader.for_training()
+        reference = open_reference(reader, config.data)
         mode, training = find_mode(config.train.mode), _training_files(config, splits["train"], reader)
         name, generator = build_generator(
-            config.model, "" if resume else config.init, config.data.cfa, config.data.normalise
+            config.model, "" if resume else config.init, reader.sensor.cfa, config.data.normalise
         )
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
-        networks, weighted, profile = Networks(config, device), {}, find_profile(config.data)
+        networks, weighted, profile = Networks(config, device), {}, profile_for(config.data, reader)
         if not mode.needs_pairs:
             training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
         synthetic = mode.synthetic or config.pretrain.data == "synthetic"
@@ -230,7 +232,7 @@ def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validatio
         rows = []
         for index in range(0, count * (available // count), available // count):
             mosaic, inputs = run_data.central(shown.raws[index], SHOWN_SIDE)
-            photo = photo_tensor(centre(read_photo(shown.photos[index]), SHOWN_SIDE))
+            photo = photo_tensor(centre(reader.aligned(read_photo(shown.photos[index])), SHOWN_SIDE))
             rows.append([reference(mosaic)[0], generator(inputs)[0], photo])
         return rows
 

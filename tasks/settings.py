@@ -35,6 +35,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         (not rootless and (data.raw or data.photos), "--data.raw and --data.photos need --data.layout folders"),
         (rootless and root, f"layout {data.layout} takes --data.raw and --data.photos, not --data.root"),
         (rootless and data.demo, f"layout {data.layout} does not use the demo dataset: add --data.no-demo"),
+        (data.map_to and not data.map, "--data.map-to is for --data.map"),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (
             "data.gains" in given and data.normalise in BALANCED,

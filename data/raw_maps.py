@@ -248,7 +248,7 @@ def light(a: Tensor, b: Tensor) -> LightMap:
 
 
 def profiles(a: Tensor, b: Tensor, matrices: tuple[Any, Any], names: tuple[str, str] = ("a", "b")) -> LinearMap:
-    """The colour matrices that the makers measured: XYZ to b times the inverse of XYZ to a; the level is the pictures'.
+    """The colour matrices that the makers measured: XYZ to b times the inverse of XYZ to a; the level is `statistics`'.
 
     It is exact for daylight (D65) as far as the matrices are, and says nothing of other lights. Raises `UserError` if a
     matrix is not known.
@@ -260,7 +260,9 @@ def profiles(a: Tensor, b: Tensor, matrices: tuple[Any, Any], names: tuple[str, 
             )
     from_a, to_b = (torch.tensor(matrix, dtype=torch.float64) for matrix in matrices)
     matrix = torch.linalg.solve(from_a, to_b, left=False)
-    return _linear(matrix * (b.mean() / (a @ matrix.T).mean().clamp(min=DARKEST)))
+    grey = 1 / _balanced(a, b)[1]  # of camera a
+    fitted = torch.tensor(statistics(a, b).matrix, dtype=torch.float64)
+    return _linear(matrix * ((fitted @ grey).sum() / (matrix @ grey).sum()))
 
 
 def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

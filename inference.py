@@ -19,13 +19,12 @@ from config import config as default
 from config import open_run
 from data.notes import note
 from errors import UserError, run_cli
-from evaluation.metrics import MEASURES
-from evaluation.protocols import PROTOCOLS
+from evaluation.protocols import PROTOCOLS, all_measures
 from evaluation.scoring import MAX_AT_ONCE
 from evaluation.tables import checkpoints, select, step_of
 from pretrained import zoo
 from tasks.device import choose_device
-from tasks.scoring import open_scorer, open_tables
+from tasks.table import TASKS
 from training.log import Progress
 
 
@@ -37,10 +36,12 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     options.add_argument("--data-root", metavar="DIR", help="the dataset's folder, if it has moved")
     options.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
     options.add_argument(
-        "--at-once", type=int, default=0, metavar="M", help="checkpoints in one pass (GPU: 32, CPU: 1)"
+        "--at-once", type=int, default=0, metavar="M", help="checkpoints in one pass (GPU: 32, mappers 8; CPU: 1)"
     )
-    options.add_argument("--protocol", choices=PROTOCOLS, help="how to score (paper)")
-    options.add_argument("--measures", nargs="+", choices=MEASURES, metavar="M", help="the first one ranks (psnr)")
+    options.add_argument("--protocol", choices=PROTOCOLS, help="how to score (paper; raw2raw for mappers)")
+    options.add_argument(
+        "--measures", nargs="+", choices=all_measures(), metavar="M", help="the first one ranks (psnr)"
+    )
     return options
 
 
@@ -63,7 +64,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) -> None:
-    """Fill in the default protocol and measures. Exits with status 2 if they are given for a ranking without pairs.
+    """Fill in "" and [] for the task's own protocol and measures. Exits with status 2 if they have no effect.
 
     Also for an --at-once that `evaluation.scoring` would refuse: process_set.py would start its sessions first.
     """
@@ -73,7 +74,7 @@ def set_measures(options: argparse.ArgumentParser, given: argparse.Namespace) ->
     given.data_root = given.data_root or ""
     if not 0 <= given.at_once <= MAX_AT_ONCE:
         options.error(f"--at-once must lie between 0 and {MAX_AT_ONCE}, but is {given.at_once}")
-    for name, default_value in (("protocol", "paper"), ("measures", [])):
+    for name, default_value in (("protocol", ""), ("measures", [])):
         if given.rank == "unpaired" and getattr(given, name):
             options.error(f"--{name} has no effect with --rank unpaired, which has its own measures")
         setattr(given, name, getattr(given, name) or default_value)
@@ -103,8 +104,9 @@ def main() -> None:
     given = parse(sys.argv[1:])
     run, config = open_run(given.runs, given.run, given.data_root)
     wanted = choose(run, given)
-    tables = open_tables(run, config, given.rank, given.protocol, given.measures)
-    scorer = open_scorer(config, tables, choose_device(given.device), given.at_once)
+    task = TASKS[config.task]
+    tables = task.open_tables(run, config, given.rank, given.protocol, given.measures)
+    scorer = task.open_scorer(config, tables, choose_device(given.device), given.at_once)
     before = sum(tables.is_complete(path) for path in wanted)
     try:
         images = scorer.open() if before < len(wanted) else 1  # of each checkpoint

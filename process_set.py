@@ -32,10 +32,10 @@ from data.notes import note
 from errors import UserError, run_cli
 from evaluation.evaluators import UnpairedEvaluator
 from evaluation.launchers import LAUNCHERS, Launcher, Session
-from evaluation.metrics import MEASURES
+from evaluation.protocols import measures_of
 from evaluation.tables import ScoreTables, checkpoints, select, write_ranking
 from tasks.device import choose_device
-from tasks.scoring import open_tables
+from tasks.table import TASKS
 from training.log import Progress, say
 
 PASSED_ON = ("run", "runs", "data-root", "device", "at-once", "rank")  # options passed on to inference.py
@@ -114,7 +114,7 @@ def plan(given: argparse.Namespace, run: Path, tables: ScoreTables) -> list[Sess
         options = [f"--{key}={value}" for key, value in values.items() if value != ""]
         command = (sys.executable, script, *options, f"--n={given.n}", f"--remainder={remainder}")
         if given.rank == "paired":
-            command += (f"--protocol={given.protocol}", "--measures", *tables.columns)
+            command += (f"--protocol={tables.protocol}", "--measures", *tables.columns)
         digest = hashlib.sha256(repr((str(run.absolute()), command)).encode()).hexdigest()[:6]
         name = "-".join(("isp", re.sub(r"\W", "_", given.run, flags=re.ASCII), str(remainder), digest))
         sessions.append(Session(name, str(remainder), command, environment, tables.folder / "sessions"))
@@ -203,12 +203,13 @@ def wait(
 
 def rank(run: Path, tables: ScoreTables) -> None:
     """Write the ranking and print its first ten rows."""
-    measure = UnpairedEvaluator.measure if tables.protocol == "unpaired" else MEASURES[tables.columns[0]]
+    unpaired, column = tables.protocol == "unpaired", tables.columns[0]
+    measure = UnpairedEvaluator.measure if unpaired else measures_of(tables.protocol)[column]
     # best.json belongs to the run: wait for another process_set.py that may be ranking by another measure.
     with dataclasses.replace(tables, folder=run / "scores").claim([run / "best"], wait=True):
         ranking = tables.ranking(run, measure.higher_is_better)
         if not ranking:
-            by = f"by {tables.columns[0]}, protocol {tables.protocol}"
+            by = f"by {column}, protocol {tables.protocol}"
             raise UserError(f"no checkpoint in {tables.folder} is scored {by}: score them with --n N --step S")
         write_ranking(run, tables, ranking)
     _warn(tables, run / "checkpoints" / f"{ranking[0]['checkpoint']}.pt", ranking)
@@ -237,7 +238,7 @@ def _warn(tables: ScoreTables, best: Path, ranking: list[dict]) -> None:
 def main() -> None:
     given = parse(sys.argv[1:])
     run, config = open_run(given.runs, given.run, given.data_root)
-    tables = open_tables(run, config, given.rank, given.protocol, given.measures)
+    tables = TASKS[config.task].open_tables(run, config, given.rank, given.protocol, given.measures)
     if given.only_rank:
         rank(run, tables)
         return

@@ -27,7 +27,7 @@ from errors import printable, run_cli
 from evaluation.comparison import FOREIGN, KIND, MOST_RUNS, incomparable, write_comparison
 from evaluation.health import alarms
 from evaluation.history import read_history, read_summary, read_usage
-from evaluation.metrics import MEASURES
+from evaluation.protocols import all_measures
 from evaluation.report import refuse_foreign, table
 from evaluation.text_table import text_table
 from tasks.runs import (
@@ -39,12 +39,14 @@ from tasks.runs import (
     run_folders,
     settings_table,
 )
+from tasks.table import TASKS
 from training.log import Progress
 
 MEGABYTE = 1e6
 SPARE = ("stage", "mode", "MB", "model", "last write", "best", "preset")  # columns that a narrow terminal goes without
 RANKS = 5  # best checkpoints that `show` names
 MANY = 100  # runs to read, from which on a progress bar is shown
+MEASURES = all_measures()
 LABELS = {name: measure.heading for name, measure in MEASURES.items()}
 DIGITS = {name: measure.digits for name, measure in MEASURES.items()}
 
@@ -179,19 +181,22 @@ def compare_runs(given: argparse.Namespace) -> None:
     """Print how runs differ in settings and figures, and write a page with their learning curves."""
     page = Path(given.page or Path(given.runs) / "compare.html")
     refuse_foreign(page, KIND, FOREIGN)
-    folders, configs, logs, rows = {}, {}, {}, []
+    folders, configs = {}, {}
     for name in given.names:
         folders[name], configs[name] = open_run(given.runs, name)
+    logs, rows = {}, []
+    references = dict.fromkeys(name for config in configs.values() for name in TASKS[config.task].references)
+    for name in given.names:
         logs[name], ranking, _ = read_history(folders[name])
         run = read_overview(folders[name], configs[name], read_usage(folders[name]))
         summary, best = read_summary(folders[name]), ranking[0] if ranking else {}
-        scores = {"demosaiced": summary.get("demosaiced"), "pretrained": summary.get("pretrained"), "newest": run.psnr}
+        scores = {reference: summary.get(reference) for reference in references} | {"newest": run.psnr}
         measures = {column: score for column, score in best.items() if column not in ("rank", "checkpoint", "step")}
         rows.append({"run": name, "steps": run.done, **scores, "best": best.get("checkpoint", ""), **measures})
     warnings = incomparable(folders)
     warnings += [f"{name}: {log[0]['warning']}" for name, log in logs.items() if log and log[0].get("warning")]
     settings = compare_settings(configs)
-    figures = table(rows, LABELS, DIGITS | dict.fromkeys(("demosaiced", "pretrained", "newest"), 2))
+    figures = table(rows, LABELS, DIGITS | dict.fromkeys((*references, "newest"), 2))
     write_comparison(page, figures, settings_table(settings), logs, warnings)
     if given.json:
         print_json({"settings": settings, "figures": rows, "warnings": warnings, "page": str(page)})

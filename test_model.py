@@ -1,5 +1,7 @@
 """Render and score the test split, or any folder of mosaics, with the best or any other checkpoint.
 
+Of a raw-to-raw run, the pairs are mapped and scored, in both directions (tasks/raw_testing.py).
+
 python test_model.py [--run NAME] [--step N] [--split val] [--compare RUN_OR_MODEL ...]
 python test_model.py --checkpoint FILE --input DIR [--target DIR] --output DIR [--protocol paper]
 python test_model.py --run NAME --input DIR --output DIR --submission ntire26
@@ -15,7 +17,7 @@ if __name__ == "__main__":
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,9 +39,8 @@ from evaluation.history import read_history
 from evaluation.metrics import MEASURES
 from evaluation.rendering import DEMOSAICED, Candidate, ImageFormat, RenderSet
 from evaluation.report import Report, write_report
-from evaluation.tables import find_checkpoint, full_name
-from pretrained import zoo
-from tasks import choice
+from evaluation.tables import full_name
+from tasks import choice, raw_testing
 from tasks.data import note_trained_on, open_data, open_reference, some_mosaics
 from tasks.device import choose_device
 from tasks.model import Model, open_model
@@ -61,12 +62,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--target", metavar="DIR", help="photographs with the names of the mosaics, or one: the ground truth")
     add("--output", metavar="DIR", help="folder of the results (default: the run's test/)")
     add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
-    add("--measures", nargs="+", default=[], choices=MEASURES, metavar="M", help="instead of the protocol's own")
+    add("--measures", nargs="+", default=[], choices=protocols.all_measures(), metavar="M", help="(the protocol's own)")
     weights = ("pretrained", "auto", "random")
     add("--weights", choices=weights, help="of measures with a network (default: the run's)")
     add("--format", choices=("png", "jpg"), help="image format (default: png, for a submission jpg)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (default: 95)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")
+    add("--downsample", type=int, metavar="M", help="of a raw-to-raw mapper: its encoder sees mosaics M times smaller")
     add("--submission", choices=submission.CHALLENGES, help="also pack the images, with a readme, for this challenge")
     add("--extra-data", action="store_true", default=None, help="the readme: the model saw other data, too")
     add("--description", metavar="TEXT", help="the readme: what to say of the method")
@@ -77,6 +79,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     camera.add_argument("--raw-height", type=int, help="height of .raw files without a header, in pixels")
     camera.add_argument("--raw-width", type=int, help="width of .raw files without a header, in pixels")
     given = options.parse_args(arguments)
+    given.named = {name for name, value in vars(given).items() if value != options.get_default(name)}
     given.format = given.format or ("jpg" if given.submission else "png")
     _refuse_ineffective(options, given)
     given.run = given.run or (None if given.input else default.run)
@@ -183,7 +186,7 @@ def open_candidates(
     label = given.run if given.run and not given.checkpoint else name
     target = folder if given.output and not given.compare else folder / name
     found = [build(label, target, subject.model, subject.path)]
-    for label, name, path in _compared(given):
+    for label, name, path in choice.compared(given):
         found.append(build(label, folder / re.sub(r"[^\w.-]", "_", name), open_model(str(path), device), path))
     rendering.refuse_collisions(found, render_set)
     return found
@@ -191,16 +194,6 @@ def open_candidates(
 
 def _output_folder(given: argparse.Namespace, subject: Subject) -> Path:
     return Path(given.output) if given.output else subject.run / "test"
-
-
-def _compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
-    """(label, folder name, checkpoint) of each model of --compare: the best of a run, a file, a released model."""
-    for source in given.compare:
-        run = Path(given.runs) / source
-        is_run = (run / "config.json").is_file()
-        path = find_checkpoint(run) if is_run else zoo.locate(source)
-        name = full_name(path)
-        yield source if is_run else name, name, path
 
 
 def open_evaluator(
@@ -248,6 +241,9 @@ def build_report(
 
 def main() -> None:
     given = parse(sys.argv[1:])
+    if raw_testing.is_of_mappers(given):
+        raw_testing.main(given, choice.compared(given))
+        return
     device, image_format = choose_device(given.device), ImageFormat(given.format, given.quality or 95)
     subject = open_subject(given, device)
     render_set = open_render_set(given, subject)

@@ -51,6 +51,9 @@ def incomparable(runs: Mapping[str, Path]) -> list[str]:
 def _validation_files(path: Path) -> str:
     """The names and fingerprints of the validation files in a data.json, as text; "" if unknown."""
     try:
-        return json.dumps(json.loads(path.read_text())["val"]) if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        known = json.loads(path.read_text())
+        return json.dumps(known["val"] if "val" in known else [known[camera]["pairs"] for camera in ("a", "b")])
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""

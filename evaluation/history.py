@@ -94,7 +94,7 @@ def read_last(run: Path) -> LastLogged:
 
 
 def read_summary(run: Path) -> dict[str, float | None]:
-    """The validation PSNR of a finished run by name, "demosaiced", "pretrained", "final"; None: no pairs, or infinite.
+    """The validation PSNR of a finished run by name, such as "demosaiced", "final"; None: no pairs, or infinite.
 
     Empty if the run is not finished. Raises `UserError` if summary.json is damaged.
     """

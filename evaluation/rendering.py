@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,16 +111,23 @@ def reserve(
 ) -> None:
     """Note in each folder which files a test with --output `folder` writes there: the next test may replace them.
 
-    These are the images, the report, the tables if it is `scored`, and the names in `others`.
-
-    Raises `UserError`, before anything is written, if one of these files exists and no earlier test has noted it:
-    then it is the user's.
+    These are the images, the report, the tables if it is `scored`, and the names in `others`. Raises `UserError` as
+    `reserve_files` does.
     """
     names = defaultdict(set, {folder: {"report.html", *others, *(["compare.csv"] if scored else [])}})
     for model in candidates:
         if model.folder:
             images = {image_format.name_of(path) for path in render_set.split.raws}
             names[model.folder] |= images | ({"metrics.csv"} if scored else set())
+    reserve_files(names)
+
+
+def reserve_files(names: Mapping[Path, set[str]]) -> None:
+    """Note in each folder, {folder: names}, which files a test writes there: the next test may replace them.
+
+    Raises `UserError`, before anything is written, if one of these files exists and no earlier test has noted it:
+    then it is the user's.
+    """
     noted = {place: _noted(place / WRITTEN) for place in names}
     for place, own in names.items():
         foreign = sorted(name for name in own - noted[place] if os.path.lexists(place / name))

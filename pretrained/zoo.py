@@ -143,7 +143,8 @@ def open_mapper_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[st
 
 def is_mapper(source: str) -> bool:
     """Whether a file or released name is a raw-to-raw mapper. Raises `UserError` if it is missing or damaged."""
-    return _load(locate(source)).get("model") in MAPPERS
+    name = _load(locate(source)).get("model")
+    return isinstance(name, str) and name in MAPPERS
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""The checkpoint that a command line names: of a run, a file, or a released model."""
+"""The checkpoints that a command line names: of a run, a file, or a released model."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from config import Config, open_run
 from config import config as default
-from evaluation.tables import find_checkpoint
+from evaluation.tables import find_checkpoint, full_name
 from pretrained import zoo
 
 
@@ -31,3 +32,13 @@ def chosen(given: argparse.Namespace, data_root: str = "") -> tuple[Path | None,
     run, config = open_run(given.runs, given.run, data_root) if given.run else (None, None)
     path = zoo.locate(given.checkpoint) if given.checkpoint else find_checkpoint(run, given.step)
     return run, config, path
+
+
+def compared(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
+    """(label, folder name, checkpoint) of each model of --compare: the best of a run, a file, a released model."""
+    for source in given.compare:
+        run = Path(given.runs) / source
+        is_run = (run / "config.json").is_file()
+        path = find_checkpoint(run) if is_run else zoo.locate(source)
+        name = full_name(path)
+        yield source if is_run else name, name, path

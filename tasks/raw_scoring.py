@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import storage
+from config import Config
 from data.files import Reader
 from data.notes import note
 from data.sensor import Sensor
@@ -24,6 +25,8 @@ from evaluation.evaluators import Scores
 from evaluation.raw_measures import DIRECTIONS
 from evaluation.scoring import CheckpointScorer, require_at_once
 from evaluation.tables import ScoreTables, Table, folder_of
+from tasks.cameras import open_two_cameras
+from tasks.mapping import open_mapper
 
 Map = Callable[
     [Tensor, str], Tensor
@@ -182,7 +185,10 @@ def columns_of(cameras: Cameras, measures: Sequence[str] = (), protocol: str = P
     named = protocols.choose(protocol, measures)
     known = {_direction(pair) for pair in cameras.pairs}
     if not known:
-        raise UserError("the mosaics of the two cameras have no pairs, of the same scenes: nothing can be scored")
+        raise UserError(
+            "the mosaics of the two cameras have no pairs, of the same scenes: nothing can be scored. Look at the "
+            "pictures in the run's samples/, or use a dataset that has pairs (docs/raw_to_raw.md)"
+        )
     columns = dict.fromkeys(part for column in named for part in (column, *_parts(column)))
     missing = [column for column in columns if len(_parts(column)) == 1 and not any(map(column.endswith, known))]
     for column in missing:
@@ -212,6 +218,26 @@ def open_tables(run: Path, cameras: Cameras, measures: Sequence[str] = (), proto
     return ScoreTables(folder_of(run, protocol), protocol, columns, facts)
 
 
+def open_run_tables(
+    run: Path, config: Config, rank: str, protocol: str = "", measures: Sequence[str] = ()
+) -> ScoreTables:
+    """The same of a run by its config, for `tasks.table`. Without a protocol, "", it is `PROTOCOL`.
+
+    Raises `UserError` as `open_tables` and `open_two_cameras` do, and for the `rank` "unpaired".
+    """
+    if rank != "paired":
+        raise UserError(
+            f"--rank {rank} judges photographs, but this run makes mosaics of another camera, which are scored on "
+            "pairs: leave it out"
+        )
+    return open_tables(run, open_two_cameras(config), measures, protocol or PROTOCOL)
+
+
+def open_scorer(config: Config, tables: ScoreTables, device: torch.device, at_once: int = 0) -> "MapperScorer":
+    """A scorer of a run's checkpoints for these tables, on the pairs of its dataset."""
+    return MapperScorer(tables, open_two_cameras(config), open_mapper, device, at_once)
+
+
 class MapperScorer(CheckpointScorer):
     """Scores checkpoints of mappers on pairs of mosaics.
 
@@ -232,6 +258,10 @@ class MapperScorer(CheckpointScorer):
         super().__init__(tables, open_mapper, device, group=at_once or (8 if device.type == "cuda" else 1))
         self.cameras = cameras
 
+    def open(self) -> int:
+        """The number of mosaics that each checkpoint maps. They are read later, one after another."""
+        return len(self.cameras.pairs)
+
     def kind_of(self, model: Mapper) -> Hashable:
         """All mappers are of one kind: each runs alone."""
         return None
@@ -241,9 +271,13 @@ class MapperScorer(CheckpointScorer):
         for model in models:
             note_other_cameras(model, self.cameras)
         maps = {str(number): model.map for number, model in enumerate(models)}
-        return list(
-            score_maps(maps, self.cameras, self.tables.columns, self.device, protocol=self.tables.protocol).values()
-        )
+        share = len(models) / len(self.cameras.pairs)
+
+        def mapped(done: int) -> None:
+            self._advance(share)
+
+        columns, protocol = self.tables.columns, self.tables.protocol
+        return list(score_maps(maps, self.cameras, columns, self.device, mapped, protocol).values())
 
 
 def note_other_cameras(mapper: Mapper, cameras: Cameras) -> None:

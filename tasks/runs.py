@@ -24,12 +24,15 @@ PLACES = {
         "data.raw",
         "data.photos",
         "data.camera",
+        "data_b.raw",
+        "data_b.camera",
         "data.workers",
         "data.cache",
         "data.cache_dir",
     ),
     *("backbones.vgg_file", "backbones.alexnet_file", "backbones.vit_file"),
 }
+LEVELS = {f"{camera}.{level}" for camera in ("data", "data_b") for level in ("cfa", "black_level", "white_level")}
 TRACES = ("config.json", "log.jsonl", "last.pt", "checkpoints")  # a folder with one of these is, or was, a run
 
 
@@ -67,7 +70,7 @@ def read_overview(folder: Path, config: Config, usage: Usage) -> Overview:
         preset=preset,
         changed=len(changed),
         model=config.model,
-        mode=config.train.mode,
+        mode=TASKS[config.task].mode(config),
         stage=last.stage,
         done=done,
         planned=total,
@@ -104,7 +107,8 @@ def nearest_preset(config: Config) -> tuple[str, list[str]]:
 
 def _changes(before: Config, after: Config) -> list[str]:
     before = replace(before, model=before.model or "efficient")  # as fit.py takes it
-    return [name for name in differences(before, after) if name not in PLACES]
+    places = PLACES | (LEVELS if after.task == "raw2raw" else set())  # which mappers take from the cameras' files
+    return [name for name in differences(before, after) if name not in places]
 
 
 def read_overviews(

@@ -1,4 +1,4 @@
-"""How the checkpoints of a run are scored: on which files, against what, and where the scores are stored."""
+"""How the checkpoints of an ISP run are scored: on which files, against what, and where the scores are stored."""
 
 import dataclasses
 import hashlib
@@ -30,6 +30,7 @@ from tasks.features import Networks
 from tasks.model import Model, open_model
 from training.log import Progress
 
+PROTOCOL = "paper"  # the usual one
 UNPAIRED_FILES = 256  # at most this many mosaics, evenly spaced, are scored without pairs
 PHOTOGRAPHS = 256  # at most this many photographs, evenly spaced, represent the photographs of a run
 T = TypeVar("T")
@@ -38,6 +39,7 @@ T = TypeVar("T")
 def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: Sequence[str] = ()) -> ScoreTables:
     """The score tables of a run: of a `protocol`, with ground truth, or with `rank` "unpaired", without it.
 
+    No protocol, "", is `PROTOCOL`.
     Checkpoints are ranked by the first of the `measures`; without any, by the PSNR that the run was validated by.
     """
     splits, reader, _ = open_data(config)
@@ -50,6 +52,7 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
         seen = f"{config.backbones.vit} and AlexNet; demosaicing {config.data.demosaic}"
         facts = {"protocol": UnpairedEvaluator.summary, **facts, "features": seen}
         return ScoreTables(folder_of(run, rank), rank, UnpairedEvaluator.columns, facts)
+    protocol = protocol or PROTOCOL
     ours = protocols.find_protocol(protocol, "images").functions is None
     floats = config.quirks.float_psnr and ours
     note_trained_on(run, split)

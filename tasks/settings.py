@@ -56,7 +56,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
 
 def _refuse_other_tasks(given: Sequence[str]) -> None:
     if names := [name for name in given if name.split(".")[0] in ("data_b", "mapping")]:
-        raise UserError(f"a setting has no effect: {', '.join(names)} is for the task raw2raw: name its preset")
+        raise UserError(f"a setting has no effect: {', '.join(names)} is of the task raw2raw: name its preset")
 
 
 def _refuse_unused_switches(config: Config, given: Sequence[str]) -> None:

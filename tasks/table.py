@@ -1,12 +1,15 @@
-"""The tasks by name: what fit.py and runs.py need of each."""
+"""The tasks by name: what fit.py, runs.py, inference.py and process_set.py need of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from config import Config
-from tasks import isp, raw_to_raw, settings
+from evaluation.scoring import CheckpointScorer
+from evaluation.tables import ScoreTables
+from tasks import isp, raw_scoring, raw_to_raw, scoring, settings
 from tasks.camera import with_camera
 from tasks.cameras import with_cameras
 from tasks.modes import planned_steps
@@ -23,16 +26,36 @@ class TaskSpec:
     refuse_ineffective: Callable[[Config, Sequence[str]], None]  # of a new run; the fields that the user has set
     with_cameras: Callable[[Config, Sequence[str]], Config]  # the config, completed by what camera files say
     planned_steps: Callable[[Config], dict[str, int]]  # of each stage
+    mode: Callable[[Config], str]  # in a word, how a run of this config is trained
+    references: tuple[str, ...]  # names in summary.json: what the validation score is compared with
+    # The score tables of a run: its folder and config, --rank, a protocol ("" for the task's own), measures.
+    open_tables: Callable[[Path, Config, str, str, Sequence[str]], ScoreTables]
+    # What scores a run's checkpoints for these tables, so many at once; its `open` returns the number of files.
+    open_scorer: Callable[[Config, ScoreTables, torch.device, int], CheckpointScorer]
 
 
 # A new task is a row here, and a name in config.Config.task.
 TASKS = {
-    "isp": TaskSpec(isp.build_task, isp.check_names, settings.refuse_ineffective, with_camera, planned_steps),
+    "isp": TaskSpec(
+        build=isp.build_task,
+        check_names=isp.check_names,
+        refuse_ineffective=settings.refuse_ineffective,
+        with_cameras=with_camera,
+        planned_steps=planned_steps,
+        mode=lambda config: config.train.mode,
+        references=("demosaiced", "pretrained"),
+        open_tables=scoring.open_tables,
+        open_scorer=scoring.open_scorer,
+    ),
     "raw2raw": TaskSpec(
-        raw_to_raw.build_task,
-        raw_to_raw.check_names,
-        raw_to_raw.refuse_ineffective,
-        with_cameras,
-        raw_to_raw.planned_steps,
+        build=raw_to_raw.build_task,
+        check_names=raw_to_raw.check_names,
+        refuse_ineffective=raw_to_raw.refuse_ineffective,
+        with_cameras=with_cameras,
+        planned_steps=raw_to_raw.planned_steps,
+        mode=lambda config: "raw2raw",
+        references=("identity", "transport"),
+        open_tables=raw_scoring.open_run_tables,
+        open_scorer=raw_scoring.open_scorer,
     ),
 }

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from models import build_model, model_spec
 from pretrained import backbones, perceptual
 from training.checkpoint import save_generator
 
-from . import fit_runs
+from . import fit_runs, raw2raw_runs
 from .benchmark_runs import FOLDER, load_benchmark
 
 STEPS = 10  # from one checkpoint of a made run to the next
@@ -115,6 +116,26 @@ def make_files(tmp_path):
         return tmp_path / "weights.pth", tmp_path / "raws", tmp_path / "photos"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def raw2raw_cameras(tmp_path_factory) -> Path:
+    """The folder of `raw2raw_runs.make_cameras`. Tests do not change it."""
+    return raw2raw_runs.make_cameras(tmp_path_factory.mktemp("cameras") / "data")
+
+
+@pytest.fixture(scope="session")
+def raw2raw_trained(raw2raw_cameras, tmp_path_factory) -> Path:
+    """A run of `raw2raw_runs.train` that starts from transport. Tests do not change it."""
+    options = ("--data.layout", "cameras", "--data.root", str(raw2raw_cameras), "--mapping.start", "transport")
+    with one_thread():
+        return raw2raw_runs.train(tmp_path_factory.mktemp("runs"), "raw", *options, "--mapping.lr", "1e-3")
+
+
+@pytest.fixture
+def raw2raw_run(raw2raw_trained, tmp_path) -> Path:
+    """A copy of it, with the same dataset."""
+    return Path(shutil.copytree(raw2raw_trained, tmp_path / "runs" / "raw"))
 
 
 @pytest.fixture

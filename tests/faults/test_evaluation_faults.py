@@ -19,6 +19,7 @@ from errors import UserError
 from evaluation.evaluators import kernel_distance
 from evaluation.history import read_history
 from evaluation.tables import checkpoints, read_best, read_ranking, read_table, step_of
+from tasks.scoring import open_tables
 
 from .bad_files import rows
 from .commands import options, refused
@@ -210,7 +211,7 @@ def test_values_of_options_that_are_refused(make_run, call, command, arguments, 
 def test_sessions_are_planned_only_for_remainders_with_checkpoints(make_run, monkeypatch, n):
     run = make_run(count=3)
     given = process_set.parse([*options(run), f"--n={n}", "--step=2", "--launcher=local"])
-    tables = process_set.open_tables(run, process_set.open_run(given.runs, given.run)[1], "paired", "paper")
+    tables = open_tables(run, process_set.open_run(given.runs, given.run)[1], "paired", "paper")
     assert [session.remainder for session in process_set.plan(given, run, tables)] == ["0", "2"]
     monkeypatch.setattr(process_set, "MAX_SESSIONS", 1)
     with pytest.raises(

@@ -1,7 +1,6 @@
 """Scores of maps between two cameras, by hand; tables that are kept until something changes."""
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -12,48 +11,17 @@ from torch import Tensor
 
 import storage
 from data.files import Reader
-from data.planes import from_planes, to_planes
+from data.planes import from_planes
 from data.sensor import Sensor
-from data.two_cameras import OTHER, Pair
 from errors import UserError
 from evaluation.metrics import Measure
 from evaluation.raw_measures import RAW_MEASURES, kl, psnr, ssim
 from evaluation.tables import checkpoints, read_best, read_table, write_ranking
 from tasks.raw_scoring import MapperScorer, by_direction, columns_of, open_tables, score_maps, write_results
 
+from .made_up_cameras import MATRIX, OTHER, SENSORS, Cameras, Mapper, Pair
+
 CPU = torch.device("cpu")
-SENSORS = {"a": Sensor("rggb", (64.0, 66.0, 65.0, 63.0), 4095.0), "b": Sensor("grbg", (0.0,) * 4, 1023.0)}
-MATRIX = torch.tensor([[0.8, 0.1, 0.1, 0.0], [0.0, 0.9, 0.0, 0.0], [0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.2, 0.6]])
-
-
-@dataclass
-class Cameras:
-    """Two cameras' files; it records the names of those that it reads."""
-
-    pairs: tuple[Pair, ...]
-    readers: dict[str, Reader] = field(default_factory=lambda: {name: Reader(row) for name, row in SENSORS.items()})
-    read: list[str] = field(default_factory=list)
-
-    def planes(self, path: Path, camera: str) -> Tensor:
-        reader = self.readers[camera]
-        return to_planes(reader.mosaic_tensor(reader.mosaic(path))[None], reader.sensor)
-
-    def pair(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        self.read.append(f"{pair.camera}/{pair.source.name}")
-        return self.planes(pair.source, pair.camera), self.planes(pair.truth, OTHER[pair.camera])
-
-
-class Mapper:
-    """In place of a trained mapper: a matrix of its file, or its inverse."""
-
-    name, sensors = "fake", SENSORS
-
-    def __init__(self, source: str, device: torch.device):
-        self.matrices = {"b": storage.load(Path(source))["matrix"].to(device)}
-        self.matrices["a"] = torch.linalg.inv(self.matrices["b"])
-
-    def map(self, planes: Tensor, to: str) -> Tensor:
-        return torch.einsum("ij,njhw->nihw", self.matrices[to], planes)
 
 
 @pytest.fixture
@@ -296,3 +264,12 @@ def test_a_mapper_of_other_cameras_is_noted(run, cameras, capsys):
 def test_too_many_checkpoints_at_once_are_refused(run, cameras):
     with pytest.raises(UserError, match="--at-once must lie between 0 and 1024, but is -1"):
         scorer(run, cameras, at_once=-1)
+
+
+@pytest.mark.parametrize("at_once", (1, 2))
+def test_progress_goes_by_mosaics(run, cameras, at_once):
+    subject, parts = scorer(run, cameras, at_once=at_once), []
+    assert subject.open() == 6
+    subject.score(checkpoints(run)[:2], parts.append)
+    moments = sorted({round(6 * part) for part in parts})
+    assert moments == list(range(at_once, 13, at_once)) and parts[-1] == 2

@@ -34,11 +34,12 @@ class Data:
     """The dataset, the camera that took its mosaics, and how training patches are drawn from it."""
 
     layout: str = "fujifilm"
-    """Arrangement of the files: zrr, fujifilm, ntire26 (section 4.1); folders: one of mosaics, one of photographs."""
+    """Arrangement of the files: zrr, fujifilm, ntire26 (section 4.1); folders: one of mosaics, one of photographs.
+    Task raw2raw: raw2raw, cameras (data.simulate --cameras two), folders: one of each camera's mosaics."""
     root: str = ""
-    """The dataset's folder, which contains train/ (all layouts but "folders")."""
+    """The dataset's folder, which contains train/, or unpaired/ in task raw2raw (all layouts but "folders")."""
     raw: str = ""
-    """Layout "folders": the folder of RAW mosaics."""
+    """Layout "folders": the folder of RAW mosaics, in task raw2raw of camera a's."""
     photos: str = ""
     """Layout "folders": the folder of photographs."""
     pairs: Literal["auto", "yes", "no"] = "auto"

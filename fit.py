@@ -129,7 +129,8 @@ def _parse(arguments: Sequence[str], default: Config) -> _Arguments:
         default=_Arguments(default),
         args=list(arguments),
         prog="fit.py [PRESET]",
-        description=f"Train a learned smartphone ISP. Presets: {', '.join(PRESETS)}. Defaults are the preset's.",
+        description="Train a learned smartphone ISP, or raw2raw: mappers between two cameras' mosaics. "
+        f"Presets: {', '.join(PRESETS)}. Defaults are the preset's.",
     )
 
 

@@ -39,7 +39,7 @@ def matrix_of(parameters: Tensor) -> Tensor:
 
 
 def fit_colors(a: Tensor, b: Tensor, white_a: Tensor, white_b: Tensor, gain: float = GAIN) -> Tensor:
-    """The matrix (3, 3) that carries colours of a to those of b; exchanging the sides gives its inverse.
+    """The matrix (3, 3) that carries colours of a to those of b; exchanging the sides gives nearly its inverse.
 
     Args:
         a: colours (N, P, 3) of pictures of camera a, float64, white-balanced: the mean is grey.

@@ -52,7 +52,6 @@ def test_every_option_in_a_document_exists(capsys):
         "--nproc-per-node",
         "--nnodes",
         "--seed",
-        "--adapt",  # until develop.py has it
         *("--cameras", "--lights", "--exposure", "--patch", "--stride", "--scales"),
     }
 

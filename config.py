@@ -521,7 +521,7 @@ PRESETS: dict[str, Config] = {
         ),
         data_b=_second("simulated-b"),
         mapping=Mapping(
-            steps=300, start="statistics", lr=1e-4, critic_lr=2e-4, identity=0.0, critic_norm="none", ema=0.99
+            steps=300, start="transport", lr=3e-5, critic_lr=2e-4, identity=0.0, critic_norm="none", ema=0.99
         ),
         log=Log(val_every=100, save_every=100, state_every=100),
     ),

@@ -138,7 +138,7 @@ def test_init_replaces_the_start_that_a_preset_names_but_not_one_that_is_given(r
     given = [
         each for each in options(root, tmp_path, "--init", checkpoint) if each not in ("--mapping.start", "identity")
     ]
-    assert fit.parse(given)[0].mapping.start == "statistics"
+    assert fit.parse(given)[0].mapping.start == "transport"
     with pytest.raises(UserError, match="--init replaces --mapping.start"):
         fit.parse([*given, "--mapping.start", "gains"])
 

@@ -33,17 +33,22 @@ from evaluation.raw_measures import psnr
 from models import build_mapper
 from models.encoders import PATCH
 from models.mapper import Mapper
+from models.transforms import apply, terms
 
 SEED = 0  # of the datasets and of training
 SIDE, LARGE = 256, 512  # of the mosaics in pixels; the larger ones are for M
 CROP = 64  # side of what is trained on, in pixels of the planes: 16 patches
-STEPS, BATCH = 600, 4  # the same for all; a batch has 4 crops of each camera
+STEPS, BATCH = 2000, 4  # the same for all; a batch has 4 crops of each camera
 RATE = 3e-4  # of Adam, at first; it falls to 0 as a cosine
 TIMES = (1, 2, 4, 8, 16)  # M
 
 TRAINED = ("mapper", "mapper-pooled", "mapper-plain")
 START = "3x3"  # fitted to the training pairs: what all mappers start from
-ORACLES = ("3x3 of each test pair", "exact T")
+# From the truth: one matrix for a scene, or one in the middle of each patch, interpolated as the mapper does.
+ORACLES = ("3x3 of each test pair", "mean of exact T", "exact T of each patch", "exact T")
+# R, Gr, Gb, B -> R, mean G, B, and back.
+TO_COLORS = torch.tensor([[1.0, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]], dtype=torch.float64)
+TO_PLANES = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
 ROWS = ("identity", START, *TRAINED, *ORACLES)
 
 Samples = Mapping[str, list[tuple[Tensor, Tensor]]]  # {camera to map to: [(source, truth), ...]}, planes (1, 4, h, w)
@@ -122,13 +127,15 @@ def transforms_of(mapper: Mapper, planes: Tensor, to: str) -> Tensor:
     with torch.inference_mode():
         grid = mapper.parameters_of(planes, to)[0].unflatten(0, (4, -1))[:, -4:]  # the last four terms are the channels
         corrections = grid.permute(2, 3, 0, 1) + torch.eye(4)  # of the planes that `start_from` gives
-        return of_colors(corrections @ getattr(mapper, f"start_{to}"))
+        return TO_COLORS @ (corrections @ getattr(mapper, f"start_{to}")).double() @ TO_PLANES
 
 
-def of_colors(matrices: Tensor) -> Tensor:
-    """Matrices of R, Gr, Gb, B (..., 4, 4) -> of R, mean G, B (..., 3, 3), for pixels whose greens are equal."""
-    rows = torch.stack((matrices[..., 0, :], matrices[..., 1:3, :].mean(-2), matrices[..., 3, :]), -2)
-    return torch.stack((rows[..., 0], rows[..., 1:3].sum(-1), rows[..., 3]), -1)
+def grid_of(transforms: Tensor) -> Tensor:
+    """The mapper's parameters (1, 4 x 14, h, w), without squares and products, of transforms (h, w, 3, 3)."""
+    matrices = TO_PLANES @ transforms @ TO_COLORS - torch.eye(4, dtype=torch.float64)
+    grid = torch.zeros(4, len(terms(4)), *transforms.shape[:2])
+    grid[:, -4:] = matrices.permute(2, 3, 0, 1)
+    return grid.flatten(0, 1)[None]
 
 
 def exact_transform(pair: Pair, to: str) -> Tensor:
@@ -157,10 +164,8 @@ def transform_error(predicted: Tensor, exact: Tensor) -> float:
 
 def apply_transform(planes: Tensor, transform: Tensor) -> Tensor:
     """Planes (1, 4, H, W) -> T (H, W, 3, 3) times R, mean G, B of each pixel; both greens are equal then."""
-    red, first, second, blue = planes[0].double()
-    colors = torch.stack((red, (first + second) / 2, blue), -1)
-    mapped = torch.einsum("hwij,hwj->ihw", transform, colors)
-    return mapped[[0, 1, 1, 2]][None].to(planes)
+    matrices = TO_PLANES @ transform @ TO_COLORS
+    return torch.einsum("hwij,njhw->nihw", matrices, planes.double()).to(planes)
 
 
 def best_matrix(source: Tensor, truth: Tensor) -> LinearMap:
@@ -210,15 +215,18 @@ class Runner:
         """(PSNR, error of T) of a pair."""
         source, truth = self.cameras["test"].pair(pair)
         exact = exact_transform(pair, to)
+        centres = at_centres(exact, *(-(-side // PATCH) for side in source.shape[2:]))
         if mapper:
             predicted, mapped = transforms_of(mapper, source, to), mapper.map_planes(source, to)
         elif row == "exact T":
-            predicted, mapped = exact, apply_transform(source, exact)
+            predicted, mapped = centres, apply_transform(source, exact)
+        elif "exact T" in row:
+            predicted = centres if "patch" in row else exact.mean((0, 1), keepdim=True)
+            mapped = apply(source, grid_of(predicted), PATCH)
         else:
             matrices = {"identity": LinearMap(), START: self.start[to]}
             fitted = matrices[row] if row in matrices else best_matrix(source, truth)
             predicted, mapped = torch.tensor(fitted.matrix)[None, None], fitted(source)
-        centres = exact if row == "exact T" else at_centres(exact, *(-(-side // PATCH) for side in source.shape[2:]))
         return float(psnr(mapped, truth)), transform_error(predicted, centres)
 
     def _downsampled(self, mapper: Mapper) -> dict[str, list[float]]:

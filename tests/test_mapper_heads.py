@@ -36,13 +36,24 @@ def photos(tmp_path):
 
 
 def test_rows_are_trained_and_measured_once(heads, monkeypatch, tmp_path, capsys, photos):
-    options = (photos, "--out", tmp_path / "out", "--rows", "identity", "3x3", "mapper-plain", "exact T")
+    options = (
+        photos,
+        "--out",
+        tmp_path / "out",
+        "--rows",
+        "identity",
+        "3x3",
+        "mapper-plain",
+        "exact T of each patch",
+        "exact T",
+    )
     run_main(lambda _: heads, monkeypatch, "mapper_heads", *options)
     found = {file.stem: json.loads(file.read_text()) for file in (tmp_path / "out" / "heads").glob("*.json")}
     errors = {row: np.mean(values["T"]) for row, values in found.items()}
     scores = {row: np.mean(values["PSNR"]) for row, values in found.items()}
     assert errors["exact-T"] == 0 < errors["3x3"] < errors["identity"]
-    assert scores["exact-T"] > scores["3x3"] > scores["identity"]
+    assert errors["exact-T-of-each-patch"] == 0
+    assert scores["exact-T"] > scores["exact-T-of-each-patch"] > scores["3x3"] > scores["identity"]
     # Two steps hardly change the matrix from which a mapper starts.
     assert errors["mapper-plain"] == pytest.approx(errors["3x3"], abs=0.02)
     assert scores["mapper-plain"] == pytest.approx(scores["3x3"], abs=3)
@@ -118,4 +129,14 @@ def test_predicted_transforms_are_what_the_mapper_does_to_colours(heads):
     expected = torch.stack((mapped[0, 0], mapped[0, 1:3].mean(0), mapped[0, 3]), -1)
     transform = heads.transforms_of(mapper, planes, "b")[0, 0]
     colors = planes[0, [0, 1, 3]].permute(1, 2, 0)
-    torch.testing.assert_close(colors @ transform.T, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(colors @ transform.T.float(), expected, rtol=0, atol=1e-5)
+
+
+def test_the_grid_of_a_transform_applies_it(heads):
+    planes, transform = torch.rand(1, 4, 32, 32), torch.rand(1, 1, 3, 3, dtype=torch.float64)
+    expected = heads.apply_transform(planes, transform.expand(32, 32, 3, 3))
+    torch.testing.assert_close(heads.apply(planes, heads.grid_of(transform), 16), expected)
+    assert torch.equal(expected[:, 1], expected[:, 2])
+    red, blue = planes[0, 0, 0, 0], planes[0, 3, 0, 0]
+    value = torch.stack((red, planes[0, 1:3, 0, 0].mean(), blue)).double() @ transform[0, 0].T
+    torch.testing.assert_close(expected[0, [0, 1, 3], 0, 0].double(), value, rtol=0, atol=1e-6)

@@ -97,6 +97,7 @@ def test_every_row_that_is_trained_is_a_command_that_fit_accepts(load, tmp_path,
     for row in module.TRAINED:
         place = ("--data.root", str(tmp_path / "cams"), "--run", "none", "--runs", str(tmp_path))
         config, _ = module.fit.parse([*module.options_of(row).split(), *place])
-        assert config.mapping.steps == 300 and (config.mapping.identity == 0) == (config.mapping.start != "identity")
+        assert config.mapping.steps == config.log.save_every
+        assert (config.mapping.identity == 0) == (config.mapping.start != "identity")
         starts.add((config.mapping.start, config.mapping.critic_norm, config.model))
     assert len(starts) == len(module.TRAINED)

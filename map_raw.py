@@ -80,6 +80,7 @@ def _mistakes(given: argparse.Namespace) -> list[tuple[object, str]]:
         (len(ways) > 1, f"--{' and --'.join(ways[:2])} exclude each other"),
         (given.step is not None and (given.checkpoint or closed), "--step needs a run"),
         (given.method and not (given.a and given.b), "--method needs both folders, --a and --b"),
+        (given.save and not given.save.endswith(".json"), "--save needs a name that ends in .json"),
         (any(fits) and not given.method, "--a, --b, --camera-a, --camera-b and --save need --method"),
         (given.downsample is not None and closed, "--downsample has no effect on --method and --map"),
         (given.downsample is not None and given.downsample < 1, "--downsample must be at least 1"),
@@ -101,8 +102,12 @@ def mosaics_of(given: argparse.Namespace) -> list[Job]:
     jobs = jobs_of(given.input, lambda source: output / (source.stem + FORMATS[given.format or kind_of(source)]), "map")
     if output.resolve() in {job.source.parent.resolve() for job in jobs}:
         raise UserError(f"{output} holds mosaics of the input: choose another --output")
-    if output.is_dir() and not (output / MARKER).is_file() and (found := sorted(output.glob("[!.]*"))):
-        raise UserError(f"{output} holds files that map_raw.py did not write, such as {found[0].name}: choose another")
+    own = {Path(file).resolve() for file in (given.map, given.save) if file}
+    foreign = sorted(path for path in output.glob("[!.]*") if path.resolve() not in own)
+    if foreign and not (output / MARKER).is_file():
+        raise UserError(
+            f"{output} holds files that map_raw.py did not write, such as {foreign[0].name}: choose another"
+        )
     return jobs if given.n is None else jobs[given.remainder or 0 :: given.n]
 
 

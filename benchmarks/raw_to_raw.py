@@ -30,10 +30,10 @@ from data.two_cameras import CAMERAS, OTHER, TwoCameras
 from errors import UserError, run_cli
 from evaluation.raw_measures import RAW_MEASURES
 from models.transforms import apply, terms
+from tasks.camera_maps import fit_maps
 from tasks.cameras import find_profiles, open_two_cameras, with_cameras
 from tasks.mapping import open_mapper
 from tasks.raw_scoring import PROTOCOL, Map, columns_of, score_maps
-from tasks.raw_to_raw import fit_maps
 
 CPU = torch.device("cpu")
 PATCH = 256  # side of the mosaics in pixels

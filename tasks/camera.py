@@ -30,14 +30,19 @@ def find_profile(data: Data) -> Profile | None:
     raws = _raws(data)
     if named is None:
         return camera.profile_of(raws)
+    refuse_another(named, Path(data.camera), raws)
+    return named
+
+
+def refuse_another(named: Profile, source: Path, raws: tuple[Path, ...]) -> None:
+    """Raise `UserError` if camera files are not of the camera whose profile was read from `source`."""
     for notes in camera.notes_of(raws)[:1]:
         found, known = (notes.name, notes.sensor.cfa), (named.name, named.sensor.cfa)
         if found != known:
             raise UserError(
-                f"{data.camera} is the profile of {' '.join(known)}, but {raws[0]} is of {' '.join(found)}: write the "
-                "profile of these files with python -m data.camera, or leave out --data.camera"
+                f"{source} is the profile of {' '.join(known)}, but {raws[0]} is of {' '.join(found)}: write the "
+                "profile of these files with python -m data.camera, or leave the profile out"
             )
-    return named
 
 
 def with_camera(config: Config, given: Sequence[str]) -> Config:

@@ -14,6 +14,7 @@ from data.notes import note
 from data.sensor import Sensor
 from data.two_cameras import CAMERAS, TwoCameras, camera_folders, find_cameras_layout, open_cameras
 from errors import UserError
+from tasks.camera import refuse_another
 from tasks.data import identify
 
 SECTIONS = {"a": "data", "b": "data_b"}  # of the config
@@ -30,14 +31,16 @@ def open_two_cameras(config: Config) -> TwoCameras:
         from data.simulate_cameras import DEMO_SETTINGS, make_demo_cameras
 
         make_demo_cameras(Path(data.root), DEMO_SETTINGS)
-    for name, profile in find_profiles(config).items():
+    profiles = find_profiles(config)
+    for name, profile in profiles.items():
         levels, known = getattr(config, SECTIONS[name]), profile and profile.sensor
         if known and (known.cfa, known.white_level) != (levels.cfa, levels.white_level):
             raise UserError(
                 f"the mosaics of camera {name} have the {known}, but the run has CFA {levels.cfa}, white "
                 f"{levels.white_level:g}: leave its levels out, or start another run with --run NAME"
             )
-    readers = {name: Reader(sensor_of(config, name), levels=data.levels) for name in CAMERAS}
+    sizes = {name: profile.size if profile else (0, 0) for name, profile in profiles.items()}  # of headless files
+    readers = {name: Reader(sensor_of(config, name), sizes[name], levels=data.levels) for name in CAMERAS}
     return open_cameras(data.layout, data.root, (data.raw, config.data_b.raw), readers)
 
 
@@ -60,6 +63,7 @@ def find_profiles(config: Config) -> dict[str, Profile | None]:
         file = Path(named) if named else Path(data.root) / own if own else None
         if file and (named or file.is_file()):
             found[name] = camera.load(file)
+            refuse_another(found[name], file, mosaics(folder).raws)
         else:
             found[name] = camera.profile_of(mosaics(folder).raws)
     names = [profile.name for profile in found.values() if profile]
@@ -75,8 +79,16 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
     """
     if config.data.demo or not (config.data.root or config.data.raw):
         return config  # the demo's levels are the preset's; a missing folder is refused where the dataset is opened
-    for name, profile in find_profiles(config).items():
+    profiles, noting = find_profiles(config), _noting(config)
+    if config.data.levels == "given" and not noting:
+        raise UserError("a setting has no effect: --data.levels is for camera files")
+    for name, profile in profiles.items():
         section = SECTIONS[name]
+        own = [f"--{section}.{level}".replace("_", "-") for level in LEVELS[1:] if f"{section}.{level}" in given]
+        if own and name in noting and config.data.levels == "file":
+            raise UserError(
+                f"the files of camera {name} note their levels: leave out {', '.join(own)}, or add --data.levels given"
+            )
         missing = [level for level in LEVELS if f"{section}.{level}" not in given]
         if profile is None and missing:
             option = section.replace("_", "-")
@@ -90,6 +102,12 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
             levels = {level: getattr(profile.sensor, level) for level in missing}
             config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **levels)})
     return config
+
+
+def _noting(config: Config) -> list[str]:
+    """The cameras whose mosaics are camera files, which note their levels."""
+    folders = camera_folders(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
+    return [name for name, folder in folders.items() if camera.notes_of(mosaics(folder).raws)]
 
 
 def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from data.planes import to_planes
 from data.raw_maps import RawMap, fit_raw_map, from_dict, thumbnail, to_dict
 from data.sensor import Sensor, mosaic_tensor
 from data.threads import in_threads
+from data.two_cameras import OTHER
 from errors import UserError
 
 IMAGES = 512  # at most this many files of each camera, evenly spaced, are looked at
-OTHER = {"a": "b", "b": "a"}
 KIND = "map between two cameras"  # in the file, to know it by
 
 

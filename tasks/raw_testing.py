@@ -8,8 +8,7 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from torch import Tensor
 
 import storage
 from config import Config, open_run
-from data.raw_maps import PROFILES, RawMap, fit_raw_map, thumbnail
-from data.threads import in_threads
+from data.raw_maps import PROFILES
 from data.two_cameras import CAMERAS, OTHER, TwoCameras
 from errors import UserError
 from evaluation.protocols import PROTOCOLS
@@ -33,6 +31,7 @@ from evaluation.report import table
 from evaluation.tables import find_checkpoint, full_name
 from evaluation.text_table import text_table
 from pretrained import zoo
+from tasks.camera_maps import Ways, fit_baselines
 from tasks.cameras import find_profiles, open_two_cameras
 from tasks.device import choose_device
 from tasks.mapping import OpenMapper, open_mapper
@@ -40,7 +39,6 @@ from tasks.raw_scoring import PROTOCOL, Map, by_direction, columns_of, note_othe
 from training.log import Progress
 
 METHODS = ("identity", "transport", "statistics")  # and "profiles", if both cameras' colour matrices are known
-FITTED = 256  # training mosaics of each camera that these are fitted to, at most
 SHOWN = 4  # pairs of each direction in the pictures
 SIDE = 480  # pixels of a picture's longer side, at most
 # The options that have an effect on mappers; all others are refused.
@@ -119,33 +117,15 @@ def _home(path: Path) -> Path | None:
     return folder.parent if is_run else None
 
 
-def fit_maps(cameras: TwoCameras, config: Config) -> dict[str, Map]:
+def fit_closed_forms(cameras: TwoCameras, config: Config) -> dict[str, Map]:
     """The maps in closed form that a mapper has to beat, by method, fitted without pairs to training mosaics."""
-    small, profiles = {}, find_profiles(config)
-    for each in CAMERAS:
-        paths = cameras.unpaired[each][:: -(-len(cameras.unpaired[each]) // FITTED)]
-        look = partial(_thumbnail, cameras, each)
-        with closing(in_threads(look, paths, f"reading camera {each}'s files")) as found:
-            small[each] = torch.cat(list(found))
-    matrices = {each: profile and profile.color_matrix for each, profile in profiles.items()}
-    fitted = {}
-    for method in (*METHODS, *([PROFILES] if all(matrices.values()) else [])):
-        ways = {to: (OTHER[to], to) for to in CAMERAS}
-        fitted[method] = partial(
-            _apply,
-            {
-                to: fit_raw_map(method, *(small[each] for each in way), way, tuple(matrices[each] for each in way))
-                for to, way in ways.items()
-            },
-        )
-    return fitted
+    profiles = find_profiles(config)
+    known = all(profile and profile.color_matrix for profile in profiles.values())
+    fitted = fit_baselines((*METHODS, *([PROFILES] if known else [])), cameras, profiles)
+    return {method: partial(_apply, ways) for method, ways in fitted.items()}
 
 
-def _thumbnail(cameras: TwoCameras, camera: str, path: Path) -> Tensor:
-    return thumbnail(cameras.planes(path, camera))
-
-
-def _apply(fitted: Mapping[str, RawMap], planes: Tensor, to: str) -> Tensor:
+def _apply(fitted: Ways, planes: Tensor, to: str) -> Tensor:
     return fitted[to](planes)
 
 
@@ -196,7 +176,7 @@ def main(given: argparse.Namespace, compared: Iterable[tuple[str, str, Path]]) -
     columns = columns_of(cameras, given.measures, protocol)
     learned, facts = open_maps(subject, compared, downsample, device)
     note_other_cameras(subject.mapper, cameras)
-    maps = learned | fit_maps(cameras, subject.config)
+    maps = learned | fit_closed_forms(cameras, subject.config)
     pictures = subject.folder / "pictures.png"
     names = {subject.folder / name: {"metrics.csv"} for name in maps}
     reserve_files({subject.folder: {"compare.csv", pictures.name}} | names)

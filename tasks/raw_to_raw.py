@@ -20,7 +20,7 @@ from data.camera import Profile
 from data.folders import Split
 from data.loader import training_batches
 from data.notes import note
-from data.raw_maps import PROFILES, RawMap, fit_raw_map, thumbnail
+from data.raw_maps import PROFILES
 from data.sizes import refuse_smaller
 from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, find_cameras_layout
 from discriminators.patch import SMALLEST, PatchDiscriminator
@@ -29,6 +29,7 @@ from evaluation.raw_measures import psnr
 from evaluation.raw_pictures import row_of_pictures
 from models import MAPPERS, build_mapper
 from pretrained import zoo
+from tasks.camera_maps import Ways, fit_baselines, fit_maps, thumbnails
 from tasks.cameras import find_profiles, identify_cameras, open_two_cameras, sensor_of
 from tasks.device import set_precision
 from training.cycle import CameraBatch, CycleTrainer
@@ -37,7 +38,6 @@ from training.task import Stage, Task
 from training.validation import Render, Validation
 
 SHOWN_SIDE = 256  # planes' pixels of the sample images' sides, at most
-FITTED = 256  # mosaics of each camera to which linear maps are fitted, at most
 
 # The settings that this task reads; all others are refused.
 SECTIONS = {"data_b", "mapping", "log"}
@@ -71,7 +71,11 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     check_names(config)
     data, mapping = config.data, config.mapping
     unused = [name for name in given if name not in FIELDS and name.split(".")[0] not in SECTIONS]
-    named, plain = data.raw or config.data_b.raw, config.mapping.critic_norm
+    named = data.raw or config.data_b.raw
+    critics = ("critic_norm", "critic_lr", "averaged_logits", "halved", "replay")
+    of_critics = [
+        f"--mapping.{name.replace('_', '-')} {getattr(mapping, name)}" for name in critics if f"mapping.{name}" in given
+    ]
     released = {"mapping.clip_norm", "mapping.averaged_logits", "mapping.halved", "mapping.replay"}
     for ineffective, sentence in (
         (unused, f"task raw2raw does not use {', '.join(unused)}"),
@@ -83,7 +87,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
         ),
         (data.cache_dir and data.cache in ("memory", "off"), "--data.cache-dir is for a cache on disk"),
         (config.init and "mapping.start" in given, "--init replaces --mapping.start"),
-        (not mapping.adversarial and "mapping.critic_norm" in given, f"no critic has --mapping.critic-norm {plain}"),
+        (not mapping.adversarial and of_critics, f"no critic has {', '.join(of_critics)}: the adversarial weight is 0"),
         (config.as_released and released.intersection(given), "--as-released sets what the released code does"),
     ):
         if ineffective:
@@ -110,10 +114,12 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         _refuse_unfit(cameras, profiles, config.data.patch, mapping.start)
         identity = identify_cameras(cameras)
         name, mapper = build_generator(config.model, "" if resume else config.init, cameras)
-        maps = {method: fit_maps(method, cameras, profiles) for method in dict.fromkeys(("transport", mapping.start))}
-        if not config.init:
-            for to, fitted in maps[mapping.start].items():
-                mapper.start_from(to, fitted.of_planes())
+        small = thumbnails(cameras)
+        start = {} if config.init else fit_maps(mapping.start, cameras, profiles, small)
+        for to, fitted in start.items():
+            mapper.start_from(to, fitted.of_planes())
+        maps = fit_baselines(["transport"] * bool(cameras.pairs), cameras, profiles, small)
+        maps |= {mapping.start: start} if start else {}
         mapper.to(device)
         config = dataclasses.replace(config, model=name)
         trainer = build_trainer(config, mapper, group)
@@ -139,7 +145,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
 def _refuse_unfit(cameras: TwoCameras, profiles: Mapping[str, Profile | None], patch: int, start: str) -> None:
     """Raise `UserError`, before all files are read, for small ones, and for a start that needs what nobody noted."""
     for each in CAMERAS:
-        refuse_smaller(cameras.unpaired[each], patch)
+        refuse_smaller(cameras.unpaired[each], patch, cameras.readers[each].headless_size)
         if start == PROFILES and not (profiles[each] and profiles[each].color_matrix):
             raise UserError(f"camera {each} notes no colour matrix for --mapping.start {start}: try statistics")
 
@@ -157,20 +163,6 @@ def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn
     mapper = build_mapper(name)
     mapper.load_state_dict(state)
     return name, mapper
-
-
-def fit_maps(method: str, cameras: TwoCameras, profiles: Mapping[str, Profile | None]) -> dict[str, RawMap]:
-    """{"b": the map from a to b, "a": that from b to a}, fitted without pairs to at most `FITTED` mosaics of each."""
-    matrices = {each: profile and profile.color_matrix for each, profile in profiles.items()}
-    small = {}
-    for each in CAMERAS:
-        paths = cameras.unpaired[each]
-        small[each] = torch.cat([thumbnail(cameras.planes(path, each)) for path in paths[:: -(-len(paths) // FITTED)]])
-    ways = [(OTHER[to], to) for to in CAMERAS]
-    return {
-        way[1]: fit_raw_map(method, small[way[0]], small[way[1]], way, (matrices[way[0]], matrices[way[1]]))
-        for way in ways
-    }
 
 
 def build_trainer(config: Config, mapper: nn.Module, group: Group) -> CycleTrainer:
@@ -227,7 +219,7 @@ def _build_stage(
 
 
 def _build_validation(
-    cameras: TwoCameras, maps: Mapping[str, Mapping[str, RawMap]], scenes: int, device: torch.device, group: Group
+    cameras: TwoCameras, maps: Mapping[str, Ways], scenes: int, device: torch.device, group: Group
 ) -> Validation:
     """PSNR of the pairs of both directions, and sample rows of a mosaic, mapped, and its truth.
 
@@ -265,7 +257,7 @@ def _build_validation(
     )
 
 
-def _render(fitted: Mapping[str, RawMap]) -> Render:
+def _render(fitted: Ways) -> Render:
     return lambda inputs: fitted[inputs[1]](inputs[0])
 
 

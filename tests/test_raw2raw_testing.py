@@ -19,10 +19,10 @@ from data.two_cameras import OTHER
 from evaluation.raw_measures import psnr
 from evaluation.tables import read_table
 from tasks import raw_testing
+from tasks.camera_maps import fit_maps
 from tasks.cameras import find_profiles, open_two_cameras
 from tasks.mapping import open_mapper
 from tasks.raw_testing import draw
-from tasks.raw_to_raw import fit_maps
 
 MAPS = ["step_0000002", "identity", "transport", "statistics", "profiles"]
 CPU = torch.device("cpu")

@@ -15,10 +15,10 @@ from data.files import Reader
 from data.planes import to_planes
 from data.sensor import mosaic_tensor
 from data.two_cameras import OTHER
+from tasks.camera_maps import fit_maps
 from tasks.cameras import open_two_cameras
 from tasks.conversion import moved
 from tasks.mapping import open_mapper
-from tasks.raw_to_raw import fit_maps
 
 from .conftest import one_thread
 from .raw2raw_runs import QUICK, train

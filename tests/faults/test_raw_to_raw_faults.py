@@ -4,6 +4,7 @@ A new case is a row of one of the tables: (what is wrong, how to make it, the ex
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import fit
 import storage
+from data import camera
 from errors import UserError
 from losses import adversarial
 from tasks.mapping import open_mapper
@@ -242,8 +244,44 @@ def test_weights_that_are_not_finite_are_not_saved(call, root, tmp_path):
     assert all(value.isfinite().all() for state in states for value in state.values())
 
 
-def test_mosaics_of_one_grey_cannot_be_fitted(call, root, tmp_path):
+def test_mosaics_of_one_grey_cannot_be_fitted_and_are_trained_on_all_the_same(call, root, tmp_path):
     data = Path(shutil.copytree(root, tmp_path / "data"))
     for number, path in enumerate(sorted((data / "unpaired" / "b").iterdir())):
         Image.fromarray(np.full((64, 64), 500 + number, np.uint16)).save(path)
-    assert "has grey pictures only" in refused(call, fit, *options(data, tmp_path / "runs"))
+    given = options(data, tmp_path / "runs")
+    assert "has grey pictures only" in refused(call, fit, *given, "--mapping.start", "transport")
+    status, printed = call(fit, *given)  # from the identity, which needs no colours
+    assert status == 0 and "transport is left out of the comparison: camera" in printed
+
+
+# --- levels and profiles that contradict camera files ----------------------------------------------------------------
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    """Camera files of two cameras, with black at 64."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            pixels = np.random.default_rng([ord(name), number]).integers(64, 1023, (64, 64)).astype(np.uint16)
+            content = dng(pixels, black=64, camera=("Make", name))
+            (tmp_path / name / f"{number}.dng").write_bytes(content)
+    return ("raw2raw", "--data.layout", "folders", "--data.raw", tmp_path / "a", "--data-b.raw", tmp_path / "b")
+
+
+@pytest.mark.parametrize("option", ("--data.black-level", "--data-b.black-level"))
+def test_levels_that_camera_files_note_are_not_given_besides(call, two_folders, tmp_path, option):
+    given = (*two_folders, "--runs", tmp_path / "runs", option, 0, 0, 0, 0)
+    assert f"leave out {option}, or add --data.levels given" in refused(call, fit, *given)
+
+
+def test_a_profile_of_another_camera_is_refused(call, two_folders, tmp_path):
+    known = camera.profile_of(tuple(sorted((tmp_path / "a").iterdir())))
+    storage.write_json(tmp_path / "z.json", camera.to_dict(replace(known, model="z")))
+    given = (*two_folders, "--runs", tmp_path / "runs", "--data.camera", tmp_path / "z.json")
+    assert "z.json is the profile of Make z rggb, but" in refused(call, fit, *given)
+
+
+def test_levels_are_for_camera_files(call, root, tmp_path):
+    given = ("raw2raw", "--data.layout", "cameras", "--data.root", root, "--runs", tmp_path, "--data.levels", "given")
+    assert "--data.levels is for camera files" in refused(call, fit, *given)

@@ -10,8 +10,9 @@ from scipy.io import savemat
 from config import Config
 from data.two_cameras import TwoCameras
 from models import build_mapper
+from tasks.camera_maps import fit_maps
 from tasks.cameras import find_profiles, open_two_cameras, with_cameras
-from tasks.raw_to_raw import build_generator, build_task, build_trainer, fit_maps, planned_steps
+from tasks.raw_to_raw import build_generator, build_task, build_trainer, planned_steps
 from training.distributed import ALONE
 from training.task import Task
 

@@ -80,7 +80,6 @@ def _mistakes(given: argparse.Namespace) -> list[tuple[object, str]]:
         (len(ways) > 1, f"--{' and --'.join(ways[:2])} exclude each other"),
         (given.step is not None and (given.checkpoint or closed), "--step needs a run"),
         (given.method and not (given.a and given.b), "--method needs both folders, --a and --b"),
-        (given.save and not given.save.endswith(".json"), "--save needs a name that ends in .json"),
         (any(fits) and not given.method, "--a, --b, --camera-a, --camera-b and --save need --method"),
         (given.downsample is not None and closed, "--downsample has no effect on --method and --map"),
         (given.downsample is not None and given.downsample < 1, "--downsample must be at least 1"),
@@ -90,6 +89,7 @@ def _mistakes(given: argparse.Namespace) -> list[tuple[object, str]]:
         (given.remainder is not None and given.n is None, "--remainder needs --n"),
         (given.n is not None and given.n < 1, "--n must be at least 1"),
         (given.n and not 0 <= (given.remainder or 0) < given.n, "--remainder must lie between 0 and --n - 1"),
+        (given.save and not given.save.endswith(".json"), "--save needs a name that ends in .json"),
     ]
 
 

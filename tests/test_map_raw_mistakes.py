@@ -182,6 +182,7 @@ def test_options_that_do_not_fit_are_refused(call, folders, tmp_path, options, s
         (("--input", "x", "--map", "m"), "--input and --output belong together"),
         (("--map", "m"), "--input and --output are missing"),
         (("--save", "m", "--method", "gains", "--a", "x", "--b", "y", "--n", "2"), "--n and --format need --input"),
+        (("--save", "m", "--method", "gains", "--a", "x", "--b", "y"), "--save needs a name that ends in .json"),
         (
             ("--input", "x", "--output", "y", "--checkpoint", "c", "--downsample", "0"),
             "--downsample must be at least 1",

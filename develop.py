@@ -24,7 +24,7 @@ from data.camera_files import CAMERA_FILES
 from data.files import MOSAIC_FILES
 from data.notes import note
 from data.photographs import FORMATS, encode
-from errors import UserError, printable, run_cli
+from errors import UserError, run_cli
 from evaluation.contact_sheet import PAGE, SHEET, Tile, tiles_of, write_contact_sheet
 from evaluation.report import refuse_foreign
 from tasks import choice
@@ -174,11 +174,7 @@ def main() -> None:
     print(f"developed {developed} of {len(jobs)} files with {model.name} of {model.source}: {given.output}")
     if given.page and (tiles := batch.kept + tiles_of(kept)):
         print(f"page: {write_contact_sheet(Path(given.output), tiles)}")
-    if batch.failed:
-        for sentence in batch.failed:
-            print(f"error: {printable(sentence)}", file=sys.stderr)
-        print(f"{len(batch.failed)} of {len(missing)} files could not be developed", file=sys.stderr)
-        sys.exit(1)
+    batch.end(len(missing))
 
 
 if __name__ == "__main__":

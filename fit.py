@@ -26,6 +26,7 @@ from config import PRESETS, Config, differences, flat
 from data.notes import note
 from errors import UserError, run_cli
 from tasks.device import choose_device
+from tasks.runs import PLACES
 from tasks.settings import refuse_oversized
 from tasks.table import TASKS
 from training.distributed import ALONE, Group, join, leave
@@ -34,27 +35,7 @@ from training.run import Run
 from training.task import Intervals
 
 # What a resumed run may change: fields and sections that do not affect the arithmetic of a step.
-RESUMABLE = {
-    "run",
-    "runs",
-    "device",
-    "data.root",
-    "data.raw",
-    "data.photos",
-    "data.exclude",
-    "data.camera",
-    "data.map",
-    "data_b.raw",
-    "data_b.camera",
-    "data.workers",
-    "data.cache",
-    "data.cache_dir",
-    "backbones.vgg_file",
-    "backbones.alexnet_file",
-    "backbones.vit_file",
-    "compute.compile",
-    "log",
-}
+RESUMABLE = PLACES | {"data.exclude", "data.map", "compute.compile", "log"}
 
 # How PyTorch reports what a user can mend, and the sentence for it.
 RUNTIME_ERRORS = {

@@ -25,7 +25,7 @@ from data.files import reading
 from data.mosaic_files import FORMATS
 from data.notes import note
 from data.raw_maps import METHODS, PROFILES
-from errors import UserError, printable, run_cli
+from errors import UserError, run_cli
 from tasks import choice, closed_form
 from tasks.batch import Batch, Job, depth_for, jobs_of
 from tasks.conversion import Converted, Converter, Mapper, Shot, kind_of
@@ -191,11 +191,7 @@ def main() -> None:
         note(f"{files} of {len(missing)} files are {remark}")
     done = len(missing) - len(batch.failed)
     print(f"mapped {done} of {len(jobs)} files to camera {given.to} with {mapper.name}: {given.output}")
-    if batch.failed:
-        for sentence in batch.failed:
-            print(f"error: {printable(sentence)}", file=sys.stderr)
-        print(f"{len(batch.failed)} of {len(missing)} files could not be mapped", file=sys.stderr)
-        sys.exit(1)
+    batch.end(len(missing))
 
 
 if __name__ == "__main__":

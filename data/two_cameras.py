@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.cache import Files
-from data.files import Reader
+from data.files import Reader, advising
 from data.folders import mosaics
 from data.patches import draw_order, generator_of, random_window
 from data.planes import to_planes
@@ -31,7 +31,7 @@ class CamerasLayout:
     unpaired: tuple[str, str]  # of different scenes
     paired: tuple[str, str]  # of the same scenes, with the same names
     truth: tuple[str, str] = ("", "")  # what each paired scene should become, if that is not the other camera's mosaic
-    mappings: bool = False  # the truth is a polynomial of each file: see `Polynomial`
+    mappings: bool = False  # the truth is a polynomial of each file: see `polynomial`
     profiles: tuple[str, str] = ("", "")  # of the cameras; camera files need none
 
 
@@ -79,7 +79,9 @@ class TwoCameras:
     def planes(self, path: Path, camera: str) -> Tensor:
         """The planes (1, 4, H/2, W/2) of a file of this camera. Raises `UserError` as `Reader.mosaic` does."""
         reader = self.readers[camera]
-        return to_planes(reader.mosaic_tensor(reader.mosaic(path))[None], reader.sensor)
+        with advising(f"check the CFA order and the levels of camera {camera}"):
+            mosaic = reader.mosaic(path)
+        return to_planes(reader.mosaic_tensor(mosaic)[None], reader.sensor)
 
     def pair(self, pair: Pair) -> tuple[Tensor, Tensor]:
         """(planes of the source, planes that it should become). Raises `UserError` if their sizes differ."""

@@ -1,5 +1,6 @@
 """Score many checkpoints on the same files; `evaluation.evaluators` says how one is scored."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ class ScoringSet:
     notes: dict[str, str] = field(default_factory=dict)  # lines for the header of each score table
 
 
-class CheckpointScorer:
+class CheckpointScorer(ABC):
     """Writes the missing score tables of checkpoints; a subclass says how opened checkpoints are scored.
 
     `group` checkpoints are claimed together, so that no other process scores them too.
@@ -70,13 +71,13 @@ class CheckpointScorer:
         """Lines for the header of each score table."""
         return {}
 
+    @abstractmethod
     def kind_of(self, model: Any) -> Hashable:
         """What models must have in common to be evaluated together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self, models: Sequence[Any]) -> list[tuple[dict, dict]]:
         """(scores of each file, means) of each model; all are of one kind."""
-        raise NotImplementedError
 
     def score(self, wanted: Sequence[Path], progress: Callable[[float], None] = lambda done: None) -> dict[Path, str]:
         """Write the missing tables of `wanted`. Returns the checkpoints that cannot be scored, each with the reason.

@@ -1,5 +1,6 @@
 """Many files through one model: the next are read, and the last are written, while one is at work."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.folders import mosaics
-from errors import UserError
+from errors import UserError, printable
 from training.log import Progress
 
 DEPTH = 3  # files that are read ahead, and written, at most
@@ -53,7 +54,7 @@ class Batch:
     so that large files do not fill the memory.
 
     Args:
-        stage: the word beside the progress bar.
+        stage: what is done to a file, such as "developed".
         read: source -> what is read of it; in a thread.
         work: what was read -> the result; in the main thread, for the device.
         write: (job, result) -> anything to keep; in a thread.
@@ -83,6 +84,15 @@ class Batch:
                 self._finish(writes, self.depth - 1)
                 progress.update(next(numbers))
             self._finish(writes, 0)
+
+    def end(self, files: int) -> None:
+        """Name the files that failed, of so many, and exit with status 1 if there are any."""
+        if not self.failed:
+            return
+        for sentence in self.failed:
+            print(f"error: {printable(sentence)}", file=sys.stderr)
+        print(f"{len(self.failed)} of {files} files could not be {self.stage}", file=sys.stderr)
+        sys.exit(1)
 
     def _reading(self, pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> Iterator[tuple[Job, Future]]:
         """The jobs with their files, which are read ahead."""

@@ -107,7 +107,7 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
 def _noting(config: Config) -> list[str]:
     """The cameras whose mosaics are camera files, which note their levels."""
     folders = camera_folders(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
-    return [name for name, folder in folders.items() if camera.notes_of(mosaics(folder).raws)]
+    return [name for name, folder in folders.items() if camera.profile_of(mosaics(folder).raws)]
 
 
 def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:

@@ -9,16 +9,14 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 import storage
 from config import Config
-from data.files import Reader
 from data.notes import note
-from data.sensor import Sensor
+from data.two_cameras import Pair, TwoCameras
 from errors import UserError
 from evaluation import protocols
 from evaluation.evaluators import Scores
@@ -26,43 +24,14 @@ from evaluation.raw_measures import DIRECTIONS
 from evaluation.scoring import CheckpointScorer, require_at_once
 from evaluation.tables import ScoreTables, Table, folder_of
 from tasks.cameras import open_two_cameras
-from tasks.mapping import open_mapper
+from tasks.mapping import OpenMapper, open_mapper
 
-Map = Callable[
-    [Tensor, str], Tensor
-]  # planes (1, 4, h, w), the camera "a" or "b" that should have taken them -> planes
+# Planes (1, 4, h, w), and the camera "a" or "b" that should have taken them -> planes.
+Map = Callable[[Tensor, str], Tensor]
 Result = tuple[dict[str, Scores], Scores]  # scores of each file, and means
 
 PROTOCOL = "raw2raw"  # the usual one
 READERS = 2  # threads that read pairs ahead: mosaics can be large
-
-
-class Pair(Protocol):
-    """What scoring needs of `data.two_cameras.Pair`."""
-
-    source: Path  # a mosaic
-    camera: str  # that took it: "a" or "b"
-    truth: Path  # what it should become
-
-
-class Cameras(Protocol):
-    """What scoring needs of `data.two_cameras.TwoCameras`."""
-
-    readers: Mapping[str, Reader]
-    pairs: Sequence[Pair]
-
-    def pair(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        """(planes of the source, planes that it should become), (1, 4, h, w)."""
-
-
-class Mapper(Protocol):
-    """What scoring needs of an opened checkpoint: `tasks.mapping.OpenMapper`."""
-
-    name: str
-    sensors: Mapping[str, Sensor]
-
-    def map(self, planes: Tensor, to: str) -> Tensor:
-        """Planes (1, 4, h, w) -> planes as camera `to` would have taken them."""
 
 
 # --- any maps --------------------------------------------------------------------------------------------------------
@@ -71,7 +40,7 @@ class Mapper(Protocol):
 @torch.inference_mode()
 def score_maps(
     maps: Mapping[str, Map],
-    cameras: Cameras,
+    cameras: TwoCameras,
     columns: Sequence[str],
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
@@ -134,7 +103,7 @@ def _direction(pair: Pair) -> str:
     return next(end for end, (source, _) in DIRECTIONS.items() if source == pair.camera)
 
 
-def _read(cameras: Cameras) -> Iterator[tuple[Pair, Tensor, Tensor]]:
+def _read(cameras: TwoCameras) -> Iterator[tuple[Pair, Tensor, Tensor]]:
     """Each pair with its planes, in order; a few are read ahead."""
 
     def read(pair: Pair) -> tuple[Pair, Tensor, Tensor]:
@@ -175,7 +144,7 @@ def _refuse_networks(name: str) -> torch.nn.Module:
 # --- the checkpoints of a run ----------------------------------------------------------------------------------------
 
 
-def columns_of(cameras: Cameras, measures: Sequence[str] = (), protocol: str = PROTOCOL) -> tuple[str, ...]:
+def columns_of(cameras: TwoCameras, measures: Sequence[str] = (), protocol: str = PROTOCOL) -> tuple[str, ...]:
     """The columns of a table: each of the `measures`, and its parts in both directions if it is a mean of these.
 
     Without `measures`, those of the protocol. Raises `UserError` if there are no pairs, none of a direction that is
@@ -197,7 +166,7 @@ def columns_of(cameras: Cameras, measures: Sequence[str] = (), protocol: str = P
     return tuple(column for column in columns if column not in missing)
 
 
-def open_tables(run: Path, cameras: Cameras, measures: Sequence[str] = (), protocol: str = PROTOCOL) -> ScoreTables:
+def open_tables(run: Path, cameras: TwoCameras, measures: Sequence[str] = (), protocol: str = PROTOCOL) -> ScoreTables:
     """The score tables of a run's mappers. They are ranked by the first of the `measures`, by default PSNR.
 
     Raises `UserError` as `columns_of` does.
@@ -249,8 +218,8 @@ class MapperScorer(CheckpointScorer):
     def __init__(
         self,
         tables: ScoreTables,
-        cameras: Cameras,
-        open_mapper: Callable[[str, torch.device], Mapper],
+        cameras: TwoCameras,
+        open_mapper: Callable[[str, torch.device], OpenMapper],
         device: torch.device,
         at_once: int = 0,
     ):
@@ -262,11 +231,11 @@ class MapperScorer(CheckpointScorer):
         """The number of mosaics that each checkpoint maps. They are read later, one after another."""
         return len(self.cameras.pairs)
 
-    def kind_of(self, model: Mapper) -> Hashable:
+    def kind_of(self, model: OpenMapper) -> Hashable:
         """All mappers are of one kind: each runs alone."""
         return None
 
-    def evaluate(self, models: Sequence[Mapper]) -> list[Result]:
+    def evaluate(self, models: Sequence[OpenMapper]) -> list[Result]:
         """(scores of each file, means) of each mapper."""
         for model in models:
             note_other_cameras(model, self.cameras)
@@ -280,7 +249,7 @@ class MapperScorer(CheckpointScorer):
         return list(score_maps(maps, self.cameras, columns, self.device, mapped, protocol).values())
 
 
-def note_other_cameras(mapper: Mapper, cameras: Cameras) -> None:
+def note_other_cameras(mapper: OpenMapper, cameras: TwoCameras) -> None:
     """Print a note if a mapper was trained on cameras of other levels or CFA orders than those of the pairs."""
     for name, reader in cameras.readers.items():
         if mapper.sensors[name] != reader.sensor:

@@ -61,7 +61,7 @@ class CycleTrainer:
     optimizer: torch.optim.Optimizer
     critics: Mapping[str, nn.Module]  # {"a": of mosaics of camera a, "b": of camera b}: planes -> logits
     critic_optimizer: torch.optim.Optimizer
-    adversarial: float = 1.0  # weight
+    adversarial: float = 1.0  # weight; 0: the critics are not trained either
     cycle: float = 10.0  # weight
     identity: float = 5.0  # weight
     clip_norm: float = 0.0  # the norm to which the mappers' gradient is clipped; 0: not at all
@@ -101,18 +101,21 @@ class CycleTrainer:
         cycle = F.l1_loss(again_a, batch.a) + F.l1_loss(again_b, batch.b)  # Eq. 8
         identity = F.l1_loss(same_a, batch.a) + F.l1_loss(same_b, batch.b)  # Eq. 9
         fakes = {"a": fake_a, "b": fake_b}
-        judged = {camera: _Judged(self.critics[camera], fake, self.precision) for camera, fake in fakes.items()}
+        judged = {}
+        if self.adversarial:
+            judged = {camera: _Judged(self.critics[camera], fake, self.precision) for camera, fake in fakes.items()}
         self._update_mappers(self.cycle * cycle + self.identity * identity, fakes, judged)
         statistics = {"loss/cycle": cycle, "loss/identity": identity}
         statistics |= {f"loss/adversarial_{camera}": one.towards_real for camera, one in judged.items()}
-        statistics |= self._update_critics(real, judged)
+        statistics |= self._update_critics(real, judged) if judged else {}
         return {name: value.detach() for name, value in statistics.items()}
 
     def _update_mappers(self, loss: Tensor, fakes: Mapping[str, Tensor], judged: Mapping[str, "_Judged"]) -> None:
         """One step down the gradient of Eq. 11. The critics' part enters where the mapped patches leave the mappers."""
-        gradients = [self.adversarial * judged[camera].gradient() for camera in fakes]
+        gradients = [self.adversarial * one.gradient() for one in judged.values()]
         self.optimizer.zero_grad()
-        torch.autograd.backward([loss, *fakes.values()], [torch.ones_like(loss), *gradients])
+        judged_fakes = [fakes[camera] for camera in judged]
+        torch.autograd.backward([loss, *judged_fakes], [torch.ones_like(loss), *gradients])
         self._average_gradients(self.parameters)
         if self.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)

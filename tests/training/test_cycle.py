@@ -93,6 +93,14 @@ def test_a_weight_of_zero_takes_its_loss_out(weights):
     assert not torch.allclose(*gradients)
 
 
+def test_without_an_adversarial_loss_the_critics_rest():
+    trainer = make_trainer(adversarial=0.0)
+    before = copy.deepcopy(trainer.critics["a"].state_dict())
+    statistics = trainer.step(make_batch(0), 1)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.critics["a"].state_dict().items())
+    assert set(statistics) == {"loss/cycle", "loss/identity"}
+
+
 def test_the_mappers_gradient_is_clipped():
     trainer = make_trainer(clip_norm=1e-3)
     trainer.step(make_batch(0), 1)

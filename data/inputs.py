@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.context import statistics
-from data.sensor import CHANNELS, Sensor, offsets
+from data.sensor import CHANNELS, SENSORS, Sensor, offsets
 from errors import UserError
 
 PACKED_CHANNELS = ("B", "Gr", "R", "Gb")  # the published order of the packed input
@@ -69,8 +69,70 @@ def packed_context_input(mosaic: Tensor, sensor: Sensor, context: Tensor | None 
     return torch.cat((packed, context[:, :, None, None].expand(-1, -1, *packed.shape[-2:])), dim=1)
 
 
+# --- of the networks by others ---------------------------------------------------------------------------------------
+
+# Their code does not subtract black: it takes the digital numbers of one phone as they are. Those of another camera are
+# brought to that phone's levels first, so that black and white are what a network has learned. From facts on the levels
+# of Zurich RAW to RGB and Fujifilm UltraISP, which are 10-bit mosaics of the same order and nearly the same black.
+PHONE, PHONE_63 = SENSORS["fujifilm"], SENSORS["fujifilm-rmfa"]
+
+
+def as_numbered_by(phone: Sensor, mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The digital numbers (N, 1, H, W) that `phone` would have given for what `sensor` gave; not clipped.
+
+    Exactly the sensor's own numbers, if it is the phone. Raises `UserError` for odd sides.
+    """
+    _check_even(mosaic)
+    if sensor.black_level == phone.black_level and sensor.white_level == phone.white_level:
+        return mosaic * phone.white_level
+    numbers = torch.empty_like(mosaic)
+    levels = zip(CHANNELS, sensor.black_level, phone.black_level, strict=True)
+    for channel, black, wanted in levels:
+        row, column = offsets(sensor.cfa)[channel]
+        black /= sensor.white_level
+        scale = (phone.white_level - wanted) / (1 - black)
+        numbers[..., row::2, column::2] = (mosaic[..., row::2, column::2] - black) * scale + wanted
+    return numbers
+
+
+def dn_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The input of LAN: the mosaic (N, 1, H, W) itself in 10-bit digital numbers, black included."""
+    return as_numbered_by(PHONE, mosaic, sensor)
+
+
+def _planes_of(numbers: Tensor, sensor: Sensor, order: tuple[str, ...]) -> Tensor:
+    where = offsets(sensor.cfa)
+    return torch.cat([numbers[:, :, where[each][0] :: 2, where[each][1] :: 2] for each in order], dim=1)
+
+
+def packed_1020_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The input of MicroISP and PyNET: (N, 4, H/2, W/2), channels B, Gr, R, Gb, 10-bit digital numbers / 1020."""
+    return _planes_of(as_numbered_by(PHONE, mosaic, sensor), sensor, PACKED_CHANNELS) / 1020
+
+
+def packed_63_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The input of LiteISPNet: as `packed_1020_input`, but max(x - 63, 0) / 957."""
+    return (_planes_of(as_numbered_by(PHONE_63, mosaic, sensor), sensor, PACKED_CHANNELS) - 63).clamp(min=0) / 957
+
+
+def rggb_4095_input(mosaic: Tensor, sensor: Sensor) -> Tensor:
+    """The input of SYENet and CSANet: (N, 4, H/2, W/2), channels R, Gr, Gb, B, 12-bit digital numbers / 4095.
+
+    So white is 1, and black is in.
+    """
+    return _planes_of(as_numbered_by(PHONE, mosaic, sensor), sensor, CHANNELS) / PHONE.white_level
+
+
 # A new input format is a function above and a row here. Those in WITH_CONTEXT take the context of whole files, too.
-INPUT_FORMATS = {"packed": packed_input, "split": split_input, "packed_context": packed_context_input}
+INPUT_FORMATS = {
+    "packed": packed_input,
+    "split": split_input,
+    "packed_context": packed_context_input,
+    "dn": dn_input,
+    "packed_1020": packed_1020_input,
+    "packed_63": packed_63_input,
+    "rggb_4095": rggb_4095_input,
+}
 WITH_CONTEXT = {"packed_context"}
 
 

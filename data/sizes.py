@@ -36,8 +36,8 @@ def size_of(path: Path, headless_size: tuple[int, int] = (0, 0)) -> tuple[int, i
             return image.height, image.width
 
 
-def refuse_smaller(paths: Sequence[Path], side: int, headless_size: tuple[int, int] = (0, 0)) -> None:
-    """Raise `UserError` if a file is smaller than patches of `side` pixels, which are to be drawn of it.
+def refuse_smaller(paths: Sequence[Path], side: int, headless_size: tuple[int, int] = (0, 0), than: str = "") -> None:
+    """Raise `UserError` if a file is smaller than `side` pixels: by default, than patches, which are to be drawn of it.
 
     At most `LOOKED_AT` files, evenly spaced, are looked at, and files that cannot be read are left to whoever reads
     them: drawing a patch refuses the others.
@@ -48,4 +48,5 @@ def refuse_smaller(paths: Sequence[Path], side: int, headless_size: tuple[int, i
         except UserError:
             continue
         if min(height, width) < side:
-            raise UserError(f"{path} is {height}x{width}, smaller than a patch of {side}: lower --data.patch")
+            than = than or f"a patch of {side}: lower --data.patch"
+            raise UserError(f"{path} is {height}x{width}, smaller than {than}")

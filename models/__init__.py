@@ -24,6 +24,7 @@ class ModelSpec:
     input_format: str  # a name in data.inputs.INPUT_FORMATS
     reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     memory: int = 0  # bytes that a mosaic pixel needs at once, for a network that takes images whole
+    minimum: int = 0  # the least mosaic pixels of a side; it pads to the multiple that it needs by itself (padding.py)
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 

@@ -91,6 +91,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         )
         generator.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
+        _require_sides(name, config.data.patch, splits["val"], reader)
         networks, weighted, profile = Networks(config, device), {}, profile_for(config.data, reader)
         if not mode.needs_pairs:
             training, weighted = weight_photographs(config, training, reader, reference, networks, quiet=not group.main)
@@ -137,6 +138,17 @@ def _training_files(config: Config, split: Split, reader: Reader) -> Split:
     for paths in drawn_files(config, split):
         refuse_smaller(paths, config.data.patch, reader.headless_size)
     return split
+
+
+def _require_sides(name: str, patch: int, validation: Split, reader: Reader) -> None:
+    """Raise `UserError` for patches and validation files that are smaller than the model takes."""
+    least = model_spec(name).minimum
+    if patch < least:
+        raise UserError(
+            f"model '{name}' needs mosaics of at least {least} pixels a side: raise --data.patch from {patch}"
+        )
+    if least:
+        refuse_smaller(validation.raws, least, reader.headless_size, f"the {least} pixels that model '{name}' needs")
 
 
 def check_names(config: Config) -> None:

@@ -94,6 +94,8 @@ class Model:
 
         axes = mirrored_axes(sensor.cfa, self.sensor.cfa)
         count, _, height, width = mosaic.shape
+        if min(height, width) < self.spec.minimum:
+            raise UserError(f"{self.source} needs images of at least {self.spec.minimum} pixels a side")
         reach, rows = self.spec.reach, height
         if mosaic.device.type == "cpu" and reach is not None:
             rows = _rows(height, count * width, torch.get_num_threads())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.inputs import PACKED_CHANNELS, context_of, packed_input, prepare, split_input
+from data.inputs import INPUT_FORMATS, PACKED_CHANNELS, context_of, packed_input, prepare, split_input
 from data.sensor import CFA_ORDERS, CHANNELS, SENSORS, Sensor
 from errors import UserError
 
@@ -164,3 +164,50 @@ def test_a_patch_takes_the_context_of_its_file():
     mosaic = random_mosaic(1, 1, 32, 48)
     patch = prepare(mosaic[..., 8:24, 4:20], FUJIFILM, "packed_context", context_of(mosaic, FUJIFILM))
     assert torch.equal(patch, prepare(mosaic, FUJIFILM, "packed_context")[..., 4:12, 2:10])
+
+
+# --- formats of the networks by others: facts from their code, applied to 10-bit digital numbers by hand -------------
+
+
+PHONE_63 = SENSORS["fujifilm-rmfa"]
+NUMBERS = (63.0, 1023.0, 573.0, 20.0)  # of R, Gr, Gb, B
+B_GR_R_GB = (20.0, 1023.0, 63.0, 573.0)
+
+
+@pytest.mark.parametrize(
+    "name, sensor, expected",
+    (
+        ("packed_1020", FUJIFILM, [n / 1020 for n in B_GR_R_GB]),
+        ("packed_63", PHONE_63, [max(n - 63, 0) / 957 for n in B_GR_R_GB]),
+        ("rggb_4095", FUJIFILM, [n / 1023 for n in NUMBERS]),  # white is 1, as 4095 / 4095 is
+    ),
+)
+def test_formats_of_other_networks_on_their_phone(name, sensor, expected):
+    planes = prepare(at_level(NUMBERS, "rggb", 1023.0), sensor, name)
+    assert planes.shape == (1, 4, 2, 3)
+    torch.testing.assert_close(planes[0, :, 1, 2], torch.tensor(expected))
+
+
+def test_lan_takes_digital_numbers_in_place():
+    mosaic = random_mosaic(2, 1, 4, 6)
+    torch.testing.assert_close(prepare(mosaic, FUJIFILM, "dn"), 1023 * mosaic)
+
+
+@pytest.mark.parametrize("name", ("dn", "packed_1020", "packed_63", "rggb_4095"))
+@pytest.mark.parametrize("black, white", (((256.0, 260.0, 264.0, 268.0), 4095.0), ((0.0,) * 4, 16383.0)))
+def test_another_camera_is_brought_to_the_phones_levels(name, black, white):
+    """The same share of the range above black gives the same input, whatever the camera's levels are."""
+    phone = PHONE_63 if name == "packed_63" else FUJIFILM
+    share = (0.1, 0.9, 1.0, 0.0)
+
+    def inputs(levels: tuple[float, ...], top: float) -> torch.Tensor:
+        numbers = [level + part * (top - level) for level, part in zip(levels, share, strict=True)]
+        return prepare(at_level(numbers, "rggb", top), Sensor("rggb", levels, top), name)
+
+    torch.testing.assert_close(inputs(black, white), inputs(phone.black_level, 1023.0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", INPUT_FORMATS)
+def test_every_format_refuses_odd_sides(name):
+    with pytest.raises(UserError, match="even sides"):
+        prepare(random_mosaic(1, 1, 5, 6), FUJIFILM, name)

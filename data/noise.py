@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
-from scipy.ndimage import convolve
-from scipy.optimize import nnls
 
 from data.sensor import Sensor, planes
 from errors import UserError
@@ -27,6 +25,8 @@ FEWEST = 20  # blocks in a bin
 
 def estimate_noise(mosaics: Iterable[np.ndarray], sensor: Sensor) -> tuple[float, float]:
     """(shot, read) of mosaics (H, W), digital numbers. Raises `UserError` if too few pixels are below saturation."""
+    from scipy.optimize import nnls  # here: developing reads profiles, and does without SciPy's 50 MB
+
     blocks = np.concatenate([_blocks(plane) for mosaic in mosaics for plane in planes(mosaic, sensor).values()])
     means, variances = blocks[(blocks[:, 0] < BRIGHT) & (blocks[:, 0] > 0)].T
     if len(means) < BINS * FEWEST:
@@ -41,6 +41,8 @@ def estimate_noise(mosaics: Iterable[np.ndarray], sensor: Sensor) -> tuple[float
 
 def _blocks(plane: np.ndarray) -> np.ndarray:
     """(mean, variance of the noise) of each whole block of a plane: (B, 2)."""
+    from scipy.ndimage import convolve
+
     rows, columns = (side // BLOCK * BLOCK for side in plane.shape)
     found = [plane, convolve(plane, KERNEL) ** 2]
     split = [x[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK) for x in found]

@@ -54,6 +54,7 @@ STARTED = "--mapping.identity 0 --mapping.critic-norm none --mapping.start"
 # Row -> options of fit.py. The training of each ends at its last step; no pair decides anything.
 TRAINED = {
     "cyclegan-identity": "",  # the paper's losses and critics
+    "cyclegan, its own generators": "--model cyclegan",
     "cyclegan-identity, critics without norm": "--mapping.critic-norm none",
     "mapper-transport": f"{STARTED} transport",
     "mapper-statistics": f"{STARTED} statistics",

@@ -7,6 +7,7 @@ from functools import partial
 from torch import nn
 
 from errors import UserError
+from models.cyclegan import CycleGenerators
 from models.efficient import ContextISP, EfficientISP
 from models.mapper import Mapper
 from models.rmfa import RMFANet
@@ -60,14 +61,15 @@ def build_model(name: str) -> nn.Module:
 # --- between two cameras ----------------------------------------------------------------------------------------------
 
 # Raw-to-raw mappers, which take and return planes (data/planes.py); weights from torch's global random state.
-MAPPERS: dict[str, Callable[[], Mapper]] = {
+MAPPERS: dict[str, Callable[[], nn.Module]] = {
     "mapper": Mapper,  # 5,584,320 parameters
     "mapper-pooled": partial(Mapper, head="pooled"),  # one transform an image
     "mapper-plain": partial(Mapper, encoder="plain"),  # convolutions alone
+    "cyclegan": CycleGenerators,  # CycleGAN's own, the usual baseline
 }
 
 
-def build_mapper(name: str) -> Mapper:
+def build_mapper(name: str) -> nn.Module:
     """Mappers between two cameras with freshly initialised weights. Raises `UserError` for an unknown name."""
     if name not in MAPPERS:
         raise UserError(f"unknown mapper '{name}'; known are: {', '.join(MAPPERS)}")

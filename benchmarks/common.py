@@ -11,6 +11,7 @@ import os
 import platform
 import statistics
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -111,13 +112,30 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> float:
     return round((_resident("VmHWM") - before) / 1024)
 
 
+# The peak as the process itself sees it: what wait4() tells of a child includes this process, from which it was forked.
+PEAK = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def peak(arguments: list[str]) -> int:
+    """The most memory (MiB) that a Python process of this script and its arguments has at a time (Linux only)."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1]) // 1024
+
+
 def _resident(entry: str) -> int:
     """An entry of /proc/self/status in KiB: VmRSS, the resident memory, or VmHWM, its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
-# --- a camera file ---------------------------------------------------------------------------------------------------
+# --- camera files ----------------------------------------------------------------------------------------------------
 
 
 def dng(mosaic: np.ndarray, black: int = 60, white: int = 1023) -> bytes:
@@ -143,6 +161,24 @@ def dng(mosaic: np.ndarray, black: int = 60, white: int = 1023) -> bytes:
         entries.append(struct.pack("<HHI", tag, number, len(value) // size) + content.ljust(4, b"\0"))
     header = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags))
     return header + b"".join(entries) + b"\0" * 4 + long_values + pixels
+
+
+LARGE = {"cfa": "rggb", "black_level": (512.0,) * 4, "white_level": 16383.0}  # of `camera_file`
+
+
+def camera_file(size: tuple[int, int]) -> bytes:
+    """An uncompressed 14-bit DNG of this (height, width), of the levels `LARGE`: a photograph with noise, enlarged."""
+    from PIL import Image
+    from skimage import data
+
+    photo = Image.fromarray(data.astronaut()).resize(size[::-1], Image.Resampling.BICUBIC)
+    linear, mosaic = np.asarray(photo), np.empty(size, np.uint16)
+    rng = np.random.default_rng(0)
+    curve = 512 + 15871 * (np.arange(256) / 255) ** 2.2
+    for row, column, colour in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        plane = curve[linear[row::2, column::2, colour]]
+        mosaic[row::2, column::2] = plane + rng.integers(-40, 41, plane.shape)
+    return dng(mosaic, black=512, white=16383)
 
 
 # --- reporting -------------------------------------------------------------------------------------------------------

@@ -7,23 +7,19 @@ and writes each file before the next; "overlapping" is what develop.py does. Mem
 that develops one file, Python and PyTorch included.
 """
 
-import subprocess
-import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import rawpy
 import torch
-from common import ROOT, alternate, dng, label, machine, parser, ratios, report, spread
-from PIL import Image
+from common import LARGE, alternate, camera_file, label, machine, parser, peak, ratios, report, spread
 
 import develop
 import storage
 from data.photographs import encode
-from data.sensor import Sensor, offsets
+from data.sensor import Sensor
 from errors import run_cli
 from models import build_model
 from tasks.batch import DEPTH, Batch, Job
@@ -32,22 +28,8 @@ from tasks.device import choose_device
 from tasks.model import Model
 from training.checkpoint import save_generator
 
-SENSOR = Sensor("rggb", (512.0,) * 4, 16383.0)
+SENSOR = Sensor(**LARGE)
 SIZES = {"12": (3000, 4000), "48": (6000, 8000), "100": (8660, 11548)}  # megapixels: (height, width)
-
-
-def camera_file(size: tuple[int, int]) -> bytes:
-    """A DNG of this (height, width)."""
-    from skimage import data
-
-    photo = Image.fromarray(data.astronaut()).resize(size[::-1], Image.Resampling.BICUBIC)
-    linear, mosaic = np.asarray(photo), np.empty(size, np.uint16)
-    rng = np.random.default_rng(0)
-    curve = 512 + 15871 * (np.arange(256) / 255) ** 2.2
-    for channel, (row, column) in offsets(SENSOR.cfa).items():
-        plane = curve[linear[row::2, column::2, "RGB".index(channel[0])]]
-        mosaic[row::2, column::2] = plane + rng.integers(-40, 41, plane.shape)
-    return dng(mosaic, black=512, white=16383)
 
 
 def ways(folder: Path, model: Model, files: int, device: torch.device) -> dict[str, Callable[[], None]]:
@@ -68,23 +50,6 @@ def ways(folder: Path, model: Model, files: int, device: torch.device) -> dict[s
             storage.write_bytes(job.target, encode(image, "jpg", 95, job.source))
 
     return {"LibRaw": libraw, "ours, one by one": lambda: run(1), "ours, overlapping": lambda: run(DEPTH)}
-
-
-# The peak as the process itself sees it: what wait4() tells of a child includes this process, from which it was forked.
-PEAK = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-"""
-
-
-def peak(arguments: list[str]) -> int:
-    """The most memory (MiB) that a Python process of this script and its arguments has at a time (Linux only)."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return int(done.stdout.split()[-1]) // 1024
 
 
 def main() -> None:

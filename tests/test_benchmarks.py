@@ -227,3 +227,15 @@ def test_develop_times_libraw_and_both_ways_of_ours(load, monkeypatch, tmp_path,
     found = json.loads((tmp_path / "figures.json").read_text())["sizes"]["12"]
     assert found["LibRaw"]["times_as_fast_as_libraw"] == 1 and 100 < found["peak_mib"] < 4000
     assert "this repository, overlapping" in capsys.readouterr().out
+
+
+def test_map_raw_times_each_map_from_file_to_file(load, monkeypatch, tmp_path, capsys):
+    benchmark = load("map_raw")
+    monkeypatch.setattr(benchmark, "SIZES", {"12": (64, 96)})
+    monkeypatch.setattr(benchmark, "maps_in", lambda folder, maps=benchmark.maps_in: dict([*maps(folder).items()][:1]))
+    monkeypatch.setattr(sys, "argv", ["map_raw.py", "--repeats", "1", "--json", str(tmp_path / "figures.json")])
+    benchmark.main()
+    found = json.loads((tmp_path / "figures.json").read_text())["sizes"]["12"]
+    assert found.keys() == {"closed form"}
+    assert all(100 < each["peak_mib"] < 4000 and each["median"] > 0 for each in found.values())
+    assert "12 megapixels" in capsys.readouterr().out

@@ -157,7 +157,7 @@ def open_maps(
 
 @torch.inference_mode()
 def draw(cameras: TwoCameras, mapping: Map, device: torch.device) -> np.ndarray:
-    """A sheet of pictures (H, W, 3), uint8, of some pairs of each direction: source, mapped, truth."""
+    """A sheet of pictures (H, W, 3), uint8, of some pairs of each direction: source, mapped, truth; below, errors."""
     rows = []
     for camera in CAMERAS:
         pairs = [pair for pair in cameras.pairs if pair.camera == camera]
@@ -165,7 +165,7 @@ def draw(cameras: TwoCameras, mapping: Map, device: torch.device) -> np.ndarray:
             source, truth = cameras.pair(pair)
             mapped = mapping(source.to(device), OTHER[camera]).cpu()
             rows.append([shrink(planes[0], SIDE) for planes in (source, mapped, truth)])
-    return sheet(rows, SIDE)
+    return sheet(rows, SIDE, errors=True)
 
 
 def main(given: argparse.Namespace, compared: Iterable[tuple[str, str, Path]]) -> None:

@@ -88,12 +88,14 @@ def test_scores_are_those_of_the_maps(raw2raw_run, call):
 def test_pictures_show_source_mapped_and_truth_of_both_directions(raw2raw_run, raw2raw_cameras, call):
     assert call(script, *options(raw2raw_run))[0] == 0
     picture = iio.imread(raw2raw_run / "test" / "pictures.png")
-    assert picture.shape == (4 * 32 + 3 * 4, 3 * 32 + 2 * 4, 3)  # rows and gaps of planes of 32 pixels
+    assert picture.shape == (8 * 32 + 7 * 4, 3 * 32 + 2 * 4, 3)  # rows, with errors below, and gaps of planes of 32 pixels
     cameras = open_two_cameras(load(raw2raw_run / "config.json"))
     truths = {to: cameras.pairs[0 if to == "b" else 2] for to in ("a", "b")}
     exact = draw(cameras, lambda planes, to: cameras.pair(truths[to])[1], CPU)
     first, last = exact[:32, 36:68], exact[:32, 72:]
     assert np.array_equal(first, last) and not np.array_equal(first, picture[:32, 36:68])
+    error, exact_error = picture[36:68, 36:68], exact[36:68, 36:68]
+    assert exact_error.max() == 0 and error.max() > 0
     assert np.array_equal(exact[:, :32], picture[:, :32]) and np.array_equal(exact[:, 72:], picture[:, 72:])
 
 

@@ -47,8 +47,8 @@ MODELS: dict[str, ModelSpec] = {
     "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32), memory=870),
     "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64), memory=1740),
     # Networks by others (docs/networks.md)
-    "lan": ModelSpec(LAN, "dn", reach=None, memory=100),  # 46,847
-    "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=100, minimum=158),  # 13,560
+    "lan": ModelSpec(LAN, "dn", reach=None, memory=120),  # 46,847
+    "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=75, minimum=158),  # 13,560
     "srcnn": ModelSpec(SRCNN, "packed", reach=16),  # 81,644
     "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100),  # 28,511
 }

@@ -23,7 +23,8 @@ class SRCNN(nn.Module):
         self.conv1 = nn.Conv2d(inputs, 64, 9, padding=4)
         self.conv2 = nn.Conv2d(64, 32, 5, padding=2)
         self.conv3 = nn.Conv2d(32, outputs, 5, padding=2, bias=False)
-        self.bias = nn.Parameter(torch.zeros(biases))
+        bound = (32 * 5 * 5) ** -0.5  # as PyTorch draws the bias of such a layer
+        self.bias = nn.Parameter(torch.empty(biases).uniform_(-bound, bound))
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.conv2(self.conv1(image).relu()).relu()

@@ -11,9 +11,10 @@ from models.padding import in_multiples
 class CSANet(nn.Module):
     """CSANet: packed (N, 4, H/2, W/2), R, Gr, Gb, B, black included, white is 1 -> sRGB (N, 3, H, W) in (0, 1).
 
-    The published code takes B, Gr, R, Gb in 12-bit digital numbers and divides by 4095 itself: its weights fit, with
-    the input channels of the first convolution in our order. Sides of the mosaic are even and at least 4; those
-    that are not multiples of 4 are padded. The attention looks at the whole image. 28,511 parameters.
+    The published code takes B, Gr, R, Gb in 12-bit digital numbers and divides by 4095 itself. Its weights fit, with
+    the input channels of the first convolution in our order, and the two halves of those of `join` exchanged. Sides of
+    the mosaic are even and at least 4; those that are not multiples of 4 are padded. The attention looks at the whole
+    image. 28,511 parameters.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""CSANet: outputs of the published graph, whose input has other planes in another unit, gradients, and any even size."""
+"""CSANet: outputs of the published graph, whose input has another order and unit; gradients; any even size."""
 
 import pytest
 import torch
@@ -42,6 +42,8 @@ def published() -> tuple[CSANet, object]:
         array = values[f"weights/generator/{LAYERS[layer]}/{'bias' if kind == 'bias' else kernel}"]
         state[key] = to_torch(array, depthwise=kernel == "depthwise_kernel")
     state |= {key: for_pixel_shuffle(state[key]) for key in ("merge.weight", "merge.bias")}
+    for attention in ("attention1", "attention2"):  # we join first what is weighted by channel, then that by pixel
+        state[f"{attention}.join.weight"] = state[f"{attention}.join.weight"].roll(32, dims=1)
     state["down.weight"] = state["down.weight"][:, OURS]
     network.load_state_dict(state)
     return network.double(), values

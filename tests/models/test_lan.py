@@ -1,4 +1,4 @@
-"""LAN: outputs of the published graph with the released weights, its input, any even size, gradients, initial values."""
+"""LAN: outputs of the published graph with the released weights; its input; any even size; initial values."""
 
 import pytest
 import torch

@@ -18,7 +18,8 @@ class LAN(nn.Module):
 
     Everything but the last steps is computed at a half and a quarter of the mosaic's size. Sides are even and at least
     4; those that are not multiples of 4 are padded. The attention looks at the whole image. Initial weights are the
-    published ones: a truncated normal distribution of 0.01, biases of 0.01. 46,847 parameters.
+    published ones, a truncated normal distribution of 0.01 and biases of 0.01: on digital numbers, they learn faster
+    than PyTorch's. 46,847 parameters.
     """
 
     def __init__(self):

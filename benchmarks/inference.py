@@ -163,7 +163,7 @@ def main() -> None:
     options = parser(__doc__, repeats=15)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
     models = ["efficient", "robust", "rmfa-tiny"]
-    published = [name for name, spec in MODELS.items() if spec.input_format != "packed_context"]
+    published = ["efficient", "robust", *(name for name in MODELS if name.startswith("rmfa"))]
     options.add_argument("--models", nargs="+", default=models, choices=published, help="(%(default)s)")
     options.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="sizes of the mosaic (all)")
     options.add_argument("--compile", action="store_true", help="also time the compiled network (takes minutes)")

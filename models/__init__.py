@@ -7,10 +7,14 @@ from functools import partial
 from torch import nn
 
 from errors import UserError
+from models.csanet import CSANet
 from models.cyclegan import CycleGenerators
 from models.efficient import ContextISP, EfficientISP
+from models.lan import LAN
 from models.mapper import Mapper
+from models.microisp import MicroISP
 from models.rmfa import RMFANet
+from models.srcnn import SRCNN
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ MODELS: dict[str, ModelSpec] = {
     "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=16)),  # 263,403
     "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32), memory=870),
     "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64), memory=1740),
+    # Networks by others (docs/networks.md)
+    "lan": ModelSpec(LAN, "dn", reach=None, memory=120),  # 46,847
+    "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=75, minimum=158),  # 13,560
+    "srcnn": ModelSpec(SRCNN, "packed", reach=16),  # 81,644
+    "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100),  # 28,511
 }
 
 

@@ -1,5 +1,6 @@
 """For all tests of pretrained networks: real weights where they are on this machine, and machines without any."""
 
+import hashlib
 import os
 import socket
 from functools import partial
@@ -9,7 +10,11 @@ import pytest
 import torch
 import torchvision
 
+from pretrained import files
+from pretrained.released import RELEASED, REPOSITORY, Released
+
 ALEXNET = "checkpoints/alexnet-owt-7be5be79.pth"  # below torch's hub folder
+NAME = "Fujifilm/Efficient_ISP_unpaired_step_27220"  # a released ISP
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +99,31 @@ def cached_alexnet(alexnet_file, empty_cache) -> Path:
     (empty_cache / ALEXNET).parent.mkdir(parents=True)
     alexnet_file.rename(empty_cache / ALEXNET)
     return empty_cache
+
+
+# --- released ISPs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def downloads(monkeypatch, tmp_path) -> list[str]:
+    """Replaces downloads: each file contains its URL. The list holds the requested URLs."""
+    requested = []
+
+    def answer(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        requested.append(url)
+        if not hashlib.sha256(url.encode()).hexdigest().startswith(hash_prefix):
+            raise RuntimeError(f'invalid hash value (expected "{hash_prefix}")')
+        Path(path).write_bytes(url.encode())
+
+    monkeypatch.setattr(files, "require_host", lambda url, advice: None)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", answer)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
+    return requested
+
+
+@pytest.fixture
+def one_released(monkeypatch, downloads) -> str:
+    """Gives the released model NAME the hash of what `downloads` writes for it; returns its URL."""
+    url = f"{REPOSITORY}/pretrained/models/{NAME}.pth"
+    monkeypatch.setitem(RELEASED, NAME, Released(hashlib.sha256(url.encode()).hexdigest(), "a setting"))
+    return url

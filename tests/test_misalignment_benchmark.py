@@ -1,0 +1,124 @@
+"""The benchmark of misaligned pairs: its datasets are what they say, each row is run once, and its table is written."""
+
+import json
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from data import alignment
+from errors import UserError
+
+from .benchmark_runs import run_main
+from .fit_runs import write_scenes
+
+SIDE = 80
+TINY = "--data.patch 32 --data.batch 2 --train.steps 2 --log.val-every 2 --log.save-every 2"
+
+pytestmark = pytest.mark.usefixtures("restored")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four pairs to train on and one to validate on."""
+    for part, names in (("train", range(4)), ("val", range(8, 9))):
+        write_scenes(
+            tmp_path / "pairs" / part / "mediatek_raw", tmp_path / "pairs" / part / "fujifilm", names, side=SIDE
+        )
+    return tmp_path / "pairs"
+
+
+@pytest.fixture
+def tiny(load, monkeypatch):
+    """load(name) with a short training and an alignment that moves nothing, and refuses every fourth pair."""
+    calls = []
+
+    def align(rendered, photo, options):
+        assert rendered.shape == photo.shape and options == alignment.Options()
+        calls.append(len(calls))
+        if len(calls) % 4 == 0:
+            raise alignment.NotAligned("too few features")
+        height, width, _ = rendered.shape
+        columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        return alignment.Alignment(np.dstack((columns, rows)), columns < 30, {})
+
+    def loaded(name: str):
+        module = load(name)
+        monkeypatch.setattr(alignment, "align", align)
+        module.TRAINING = f"{module.TRAINING} {TINY}"
+        return module
+
+    return loaded
+
+
+def test_photographs_are_moved_by_the_shift(load):
+    module, rows, columns = load("misalignment"), *np.indices((SIDE, SIDE))
+    photo = np.stack((2 * columns, 2 * rows, columns + rows), axis=2).astype(np.uint8)
+    directions = []
+    for pair in range(6):
+        still = module.motion(pair, 0, 0, photo.shape[:2])
+        assert np.array_equal(module.moved(photo, still), photo[16:-16, 16:-16])
+        shifted, both = (module.motion(pair, shift, turn, photo.shape[:2]) for shift, turn in ((4, 0), (2, 4)))
+        directions.append(tuple((shifted - still)[:, 2]))
+        assert np.hypot(*directions[-1]) == pytest.approx(4)
+        for matrix in (shifted, both):
+            x, y = np.einsum("ij,jhw->ihw", matrix, np.stack((columns, rows, np.ones_like(rows))))[:, :48, :48]
+            np.testing.assert_allclose(module.moved(photo, matrix), np.stack((2 * x, 2 * y, x + y), axis=2), atol=0.8)
+    assert len(set(directions)) == 6
+    turned = module.motion(0, 0, 4, photo.shape[:2])
+    assert turned[:, :2] != pytest.approx(np.eye(2)) and turned @ (23.5, 23.5, 1) == pytest.approx((39.5, 39.5))
+    with pytest.raises(UserError, match="a shift of 13 and a rotation of 0 need a margin of 17.0 > 16"):
+        module.motion(0, 13, 0, photo.shape[:2])
+
+
+def test_finished_rows_are_not_run_again_and_the_table_is_written(tiny, monkeypatch, tmp_path, capsys, pairs):
+    out, document = tmp_path / "out", tmp_path / "page.md"
+    module = tiny("misalignment")
+    options = (pairs, "--out", out, "--shifts", 0, 2, "--seeds", 5, "--write", document)
+    with pytest.raises(UserError, match="page.md has no place for the table: the lines <!--"):
+        run_main(lambda _: module, monkeypatch, "misalignment", *options)
+    document.write_text(f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
+    run_main(lambda _: module, monkeypatch, "misalignment", *options)
+    printed = capsys.readouterr().out
+    files = {file.stem: json.loads(file.read_text()) for file in (out / "scores").iterdir()}
+    assert files.keys() == {f"{way}_{shift}_5" for way in module.WAYS for shift in (0, 2)}
+    assert {name.split("_")[0]: file["pairs"] for name, file in files.items()} == {
+        "shifted": 4,
+        "aligned": 3,
+        "masked": 3,
+    }
+    assert files["aligned_2_5"]["means"] != files["masked_2_5"]["means"]
+    line = next(line for line in printed.splitlines() if line.startswith("| 2 | aligned, with masks"))
+    psnr = files["masked_2_5"]["means"]["psnr"]
+    assert line.startswith(f"| 2 | aligned, with masks | 3 | {psnr:.2f} ({psnr:.2f}) | ")
+    text = document.read_text()
+    assert text.startswith(f"before\n{module.BEGIN}\n| shift") and text.endswith(f"|\n{module.END}\nafter\n")
+    assert line in text and "old" not in text
+
+    data = out / "data" / "aligned_2"
+    assert (iio.imread(data / "masks" / "0.png") == 255 * (np.arange(48) < 30)).all()
+    whole = iio.imread(pairs / "train" / "mediatek_raw" / "2.png")
+    assert np.array_equal(iio.imread(data / "train" / "mediatek_raw" / "2.png"), whole[16:-16, 16:-16])
+    assert not (data / "train" / "fujifilm" / "3.png").exists() and (data / "val" / "fujifilm" / "8.png").is_file()
+    masks = {
+        run.name: json.loads((run / "config.json").read_text())["data"]["masks"]
+        for run in (out / "runs").iterdir()
+        if run.name[0] != "."
+    }
+    assert {name for name, folder in masks.items() if folder} == {"masked_0_5", "masked_2_5"}
+
+    monkeypatch.setattr(module, "score", lambda *_: pytest.fail("a finished row was scored again"))
+    run_main(lambda _: module, monkeypatch, "misalignment", *options)
+    for change, message in (
+        (
+            lambda: monkeypatch.setattr(module, "TRAINING", "quick"),
+            "shifted_0_5.json is of other settings .quick --train.mode paired .*: remove it",
+        ),
+        (lambda: (out / "scores" / "masked_0_5.json").write_text("[]"), "masked_0_5.json holds no scores of this"),
+    ):
+        change()
+        with pytest.raises(UserError, match=message):
+            run_main(lambda _: module, monkeypatch, "misalignment", *options)
+        monkeypatch.setattr(module, "TRAINING", files["masked_0_5"]["options"])
+    with pytest.raises(UserError, match="is of other pairs, another shift or rotation: give another --out"):
+        run_main(lambda _: module, monkeypatch, "misalignment", *options, "--rotation", 0.5)

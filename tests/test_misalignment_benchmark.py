@@ -71,22 +71,22 @@ def test_photographs_are_moved_by_the_shift(load):
         module.motion(0, 13, 0, photo.shape[:2])
 
 
-def test_finished_rows_are_not_run_again_and_the_table_is_written(tiny, monkeypatch, tmp_path, capsys, pairs):
-    out, document = tmp_path / "out", tmp_path / "page.md"
-    module = tiny("misalignment")
-    options = (pairs, "--out", out, "--shifts", 0, 2, "--seeds", 5, "--write", document)
-    with pytest.raises(UserError, match="page.md has no place for the table: the lines <!--"):
+def test_finished_rows_are_tabled_and_not_run_again(tiny, monkeypatch, tmp_path, capsys, pairs):
+    out, document, module = tmp_path / "out", tmp_path / "page.md", tiny("misalignment")
+
+    def run(*more: object) -> None:
+        options = (pairs, "--out", out, "--shifts", 0, 2, "--seeds", 5, "--write", document, *more)
         run_main(lambda _: module, monkeypatch, "misalignment", *options)
+
+    with pytest.raises(UserError, match="page.md has no place for the table: the lines <!--"):
+        run()
     document.write_text(f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n")
-    run_main(lambda _: module, monkeypatch, "misalignment", *options)
+    run()
     printed = capsys.readouterr().out
     files = {file.stem: json.loads(file.read_text()) for file in (out / "scores").iterdir()}
     assert files.keys() == {f"{way}_{shift}_5" for way in module.WAYS for shift in (0, 2)}
-    assert {name.split("_")[0]: file["pairs"] for name, file in files.items()} == {
-        "shifted": 4,
-        "aligned": 3,
-        "masked": 3,
-    }
+    counts = {name.split("_")[0]: file["pairs"] for name, file in files.items()}
+    assert counts == {"shifted": 4, "aligned": 3, "masked": 3}
     assert files["aligned_2_5"]["means"] != files["masked_2_5"]["means"]
     line = next(line for line in printed.splitlines() if line.startswith("| 2 | aligned, with masks"))
     psnr = files["masked_2_5"]["means"]["psnr"]
@@ -94,31 +94,25 @@ def test_finished_rows_are_not_run_again_and_the_table_is_written(tiny, monkeypa
     text = document.read_text()
     assert text.startswith(f"before\n{module.BEGIN}\n| shift") and text.endswith(f"|\n{module.END}\nafter\n")
     assert line in text and "old" not in text
+    configs = {file.parent.name: json.loads(file.read_text()) for file in (out / "runs").glob("*/config.json")}
+    assert {name for name, config in configs.items() if config["data"]["masks"]} == {"masked_0_5", "masked_2_5"}
 
-    data = out / "data" / "aligned_2"
+    monkeypatch.setattr(module, "score", lambda *_: pytest.fail("a finished row was scored again"))
+    run()
+    with pytest.raises(UserError, match="is of other pairs, another shift or rotation: give another --out"):
+        run("--rotation", 0.5)
+    monkeypatch.setattr(module, "TRAINING", "quick")
+    with pytest.raises(UserError, match="shifted_0_5.json is of other settings .quick --train.mode paired .*: remove"):
+        run()
+    (out / "scores" / "masked_0_5.json").write_text("[]")
+    with pytest.raises(UserError, match="masked_0_5.json holds no scores of this benchmark"):
+        run("--results")
+
+
+def test_aligned_pairs_have_masks_and_mosaics_that_are_cropped_alone(tiny, tmp_path, pairs):
+    module, data = tiny("misalignment"), tmp_path / "data"
+    assert module.make_dataset(str(pairs), data, aligned=True, shift=2, rotation=0) == 3  # the last one is refused
     assert (iio.imread(data / "masks" / "0.png") == 255 * (np.arange(48) < 30)).all()
     whole = iio.imread(pairs / "train" / "mediatek_raw" / "2.png")
     assert np.array_equal(iio.imread(data / "train" / "mediatek_raw" / "2.png"), whole[16:-16, 16:-16])
     assert not (data / "train" / "fujifilm" / "3.png").exists() and (data / "val" / "fujifilm" / "8.png").is_file()
-    masks = {
-        run.name: json.loads((run / "config.json").read_text())["data"]["masks"]
-        for run in (out / "runs").iterdir()
-        if run.name[0] != "."
-    }
-    assert {name for name, folder in masks.items() if folder} == {"masked_0_5", "masked_2_5"}
-
-    monkeypatch.setattr(module, "score", lambda *_: pytest.fail("a finished row was scored again"))
-    run_main(lambda _: module, monkeypatch, "misalignment", *options)
-    for change, message in (
-        (
-            lambda: monkeypatch.setattr(module, "TRAINING", "quick"),
-            "shifted_0_5.json is of other settings .quick --train.mode paired .*: remove it",
-        ),
-        (lambda: (out / "scores" / "masked_0_5.json").write_text("[]"), "masked_0_5.json holds no scores of this"),
-    ):
-        change()
-        with pytest.raises(UserError, match=message):
-            run_main(lambda _: module, monkeypatch, "misalignment", *options)
-        monkeypatch.setattr(module, "TRAINING", files["masked_0_5"]["options"])
-    with pytest.raises(UserError, match="is of other pairs, another shift or rotation: give another --out"):
-        run_main(lambda _: module, monkeypatch, "misalignment", *options, "--rotation", 0.5)

@@ -85,6 +85,9 @@ class Data:
     """Test pairs to draw from train/ if there is no test/ (section 4.1); a quarter, if they are over half."""
     exclude: str = ""
     """A text file of names, one a line, to leave out of train/, such as misaligned pairs (section 4.1: 17.6 %)."""
+    masks: str = ""
+    """Paired modes: a folder of masks, NAME.png for each training pair: 8-bit grey, of the photograph's size, 255 where
+    it is aligned with its mosaic, 0 elsewhere; terms compare aligned pixels alone (docs/masks.md). Empty: all."""
     unpaired: Literal["shuffled", "disjoint"] = "shuffled"
     """How mode "unpaired" separates pairs: photographs exchanged among scenes, or half the scenes for each side."""
     patch: int = 256

@@ -35,7 +35,7 @@ from training.run import Run
 from training.task import Intervals
 
 # What a resumed run may change: fields and sections that do not affect the arithmetic of a step.
-RESUMABLE = PLACES | {"data.exclude", "data.map", "compute.compile", "log"}
+RESUMABLE = PLACES | {"data.exclude", "data.masks", "data.map", "compute.compile", "log"}
 
 # How PyTorch reports what a user can mend, and the sentence for it.
 RUNTIME_ERRORS = {

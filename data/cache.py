@@ -13,6 +13,7 @@ import numpy as np
 import storage
 from data.files import Reader
 from data.folders import Split
+from data.masks import read_mask
 from data.notes import note
 from data.photographs import read_photo
 from data.threads import in_threads
@@ -41,6 +42,10 @@ class Files:
         """(H, W, 3) uint8 sRGB."""
         return self.reader.aligned(read_photo(path))
 
+    def mask(self, path: Path) -> np.ndarray:
+        """(H, W) bool: where a photograph is aligned with its mosaic."""
+        return self.reader.aligned(read_mask(path))
+
 
 @dataclass
 class InMemory(Files):
@@ -52,6 +57,9 @@ class InMemory(Files):
         return self.decoded[path]
 
     def photo(self, path: Path) -> np.ndarray:
+        return self.decoded[path]
+
+    def mask(self, path: Path) -> np.ndarray:
         return self.decoded[path]
 
 
@@ -131,6 +139,7 @@ def _decode(split: Split, files: Files, description: str) -> Iterator[tuple[Path
     """Each file of the split and its pixels."""
     tasks = [(files.mosaic, path) for path in dict.fromkeys(split.raws)]
     tasks += [(files.photo, path) for path in dict.fromkeys(split.photos)]
+    tasks += [(files.mask, path) for path in split.masks]
     yield from in_threads(lambda task: (task[1], task[0](task[1])), tasks, description)
 
 
@@ -158,12 +167,12 @@ def _open(split: Split, reader: Reader, index: Path) -> OnDisk | None:
         stored = OnDisk(reader, index) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return stored if stored and {*split.raws, *split.photos} <= stored.decoded.keys() else None
+    return stored if stored and {*split.raws, *split.photos, *split.masks} <= stored.decoded.keys() else None
 
 
 def _digest(split: Split, reader: Reader) -> str:
     """A hash of all that decides a cache's content: the files, their dates and content, and how they are read."""
-    paths = {*split.raws, *split.photos}
+    paths = {*split.raws, *split.photos, *split.masks}
     states = {(str(path.absolute()), path.stat().st_mtime_ns, storage.fingerprint(path)) for path in paths}
     return hashlib.sha256(repr((sorted(states), FORMAT, reader.facts(split.raws))).encode()).hexdigest()[:16]
 
@@ -174,8 +183,8 @@ def _digest(split: Split, reader: Reader) -> str:
 def _decoded_size(split: Split, files: Files) -> int:
     """Bytes of all files decoded, estimated from a few of them."""
     total = 0
-    for paths, read in ((split.raws, files.mosaic), (split.photos, files.photo)):
-        if not paths:  # the mosaics of one of two cameras have no photographs
+    for paths, read in ((split.raws, files.mosaic), (split.photos, files.photo), (split.masks, files.mask)):
+        if not paths:  # the mosaics of one of two cameras have no photographs, and most pairs no masks
             continue
         sample = paths[:: -(-len(paths) // SAMPLED)]
         total += len(set(paths)) * sum(read(path).nbytes for path in sample) // len(sample)

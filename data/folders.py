@@ -52,13 +52,15 @@ class Split:
     photos: tuple[Path, ...]
     paired: bool  # the i-th mosaic and the i-th photograph show the same scene
     coupled: bool = False  # not paired, but the i-th mosaic is always drawn with the i-th photograph
+    masks: tuple[Path, ...] = ()  # of the pairs, which say where they are aligned (data/masks.py), if there are any
 
     def __len__(self) -> int:
         return len(self.raws)
 
     def take(self, indices: Sequence[int]) -> "Split":
         """The pairs at `indices`, in that order."""
-        return Split(tuple(self.raws[i] for i in indices), tuple(self.photos[i] for i in indices), self.paired)
+        raws, photos, masks = ([paths[i] for i in indices if paths] for paths in (self.raws, self.photos, self.masks))
+        return Split(tuple(raws), tuple(photos), self.paired, masks=tuple(masks))
 
 
 EMPTY = Split((), (), paired=True)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from data.cache import Files
 from data.camera_files import CAMERA_FILES, check_not_turned
 from data.folders import Split
+from data.masks import check_mask
 from data.photographs import check_upright
 from data.sensor import Sensor, mosaic_tensor
 from errors import UserError
@@ -98,6 +99,7 @@ class Patches(Dataset):
     Sample k is a dict:
     - "mosaic": (1, P, P) float32, 1 is white;
     - "target": (3, P, P) float32 in [0, 1], a patch of a photograph;
+    - "mask": (1, P, P) bool, only if the split has masks: where the target is aligned with the mosaic;
     - "span": (2,) float32, only if `spans` is given: the range of the whole mosaic's reference;
     - "context": (K,) float32, only if `contexts` is given: numbers about the whole mosaic.
 
@@ -118,7 +120,8 @@ class Patches(Dataset):
         chunk: samples in a chunk; 0: draw in epochs.
         contexts: `OfWhole` of `data.inputs.context_of`, for a generator that takes the context of its image.
 
-    A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair.
+    A sample raises `UserError` if its file cannot be read, is smaller than a patch, or differs in size from its pair
+    or mask.
     """
 
     def __init__(
@@ -151,6 +154,11 @@ class Patches(Dataset):
             window, mirror = random_window(photo.shape, self.patch, rng, photo_path, even=False), self._mirror(rng)
         target = photo_tensor(flip(photo[window], *mirror))
         sample = {"mosaic": self.files.reader.mosaic_tensor(mosaic), "target": target}
+        if self.split.masks:
+            path = self._file(self.split.masks, k, stream=0)
+            mask = self.files.mask(path)
+            check_mask(path, photo_path, mask.shape, photo.shape[:2])
+            sample["mask"] = torch.from_numpy(np.ascontiguousarray(flip(mask[window], *mirror)))[None]
         return sample | {name: of(raw_path, whole) for name, of in self.of_whole.items()}
 
     def _file(self, paths: tuple[Path, ...], k: int, stream: int) -> Path:

@@ -15,7 +15,7 @@ from data.sensor import Sensor
 from errors import UserError
 from tasks.adaptation import CPU, MappedReader, find_source, open_map
 from tasks.closed_form import OTHER
-from tasks.modes import compares_with_reference
+from tasks.modes import compares_with
 
 # What data.map knows of the mosaics.
 KNOWN_BY_MAP = {"cfa", "black_level", "white_level", "levels", "raw_height", "raw_width"}
@@ -61,7 +61,7 @@ def with_camera(config: Config, given: Sequence[str]) -> Config:
         if not data.map:  # which says them itself
             levels = dataclasses.asdict(profile.sensor)
             changes = {name: value for name, value in levels.items() if f"data.{name}" not in given}
-        trained_towards = data.reference == "published" and compares_with_reference(config)
+        trained_towards = data.reference == "published" and compares_with(config, "reference")
         if "data.rendering" not in given and not trained_towards:
             changes["rendering"] = "camera"
         note(f"the camera is {profile.name or 'not named'}; {profile.sensor}")

@@ -57,7 +57,8 @@ def open_reference(reader: Reader, data: Data) -> Reference:
 def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[str, str]]]:
     """{split: (name, fingerprint) of each of its files}, by which a run knows its data again.
 
-    "tables" are those from which mosaics are normalised, "map" is that by which they are mapped, if they are.
+    "tables" are those from which mosaics are normalised, "masks" those of the pairs, "map" is that by which mosaics are
+    mapped, if they are.
     Prints a note if files of one split are in another one too.
     """
     files, known = {}, {}
@@ -72,6 +73,8 @@ def identify(splits: dict[str, Split], reader: Reader) -> dict[str, list[tuple[s
     if reader.normalisation != "off":
         tables = tables_of(path for split in splits.values() for path in split.raws)
         files["tables"] = sorted((table.name, storage.fingerprint(table)) for table in tables)
+    if masks := [path for split in splits.values() for path in split.masks]:
+        files["masks"] = [(path.name, storage.fingerprint(path)) for path in masks]
     if isinstance(reader, MappedReader):
         files["map"] = [(f"to camera {reader.converter.to}", reader.sha256)]
     return files

@@ -17,6 +17,7 @@ from data.files import Reader
 from data.folders import Split, find_layout, unpaired
 from data.inputs import WITH_CONTEXT, context_of, prepare
 from data.loader import evaluation_pairs, training_batches
+from data.masks import with_masks
 from data.notes import note
 from data.patches import OfWhole, Patches, centre, photo_tensor
 from data.photographs import read_photo
@@ -83,6 +84,8 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     set_precision(config.compute)
     with group.in_turn():
         splits, reader, _ = open_data(config)
+        if config.data.masks:
+            splits["train"] = with_masks(splits["train"], Path(config.data.masks))
         reader = reader.for_training()
         reference = open_reference(reader, config.data)
         mode, training = find_mode(config.train.mode), _training_files(config, splits["train"], reader)
@@ -199,7 +202,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     def to_batch(render: bool, loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
         rendered = fitted.reference(mosaic, loaded.get("span")) if render else None
-        return Batch(run_data.inputs(mosaic, loaded.get("context")), rendered, loaded["target"])
+        return Batch(run_data.inputs(mosaic, loaded.get("context")), rendered, loaded["target"], loaded.get("mask"))
 
     def to_synthetic_batch(loaded: dict[str, Tensor]) -> Batch:
         inputs = run_data.inputs(loaded["mosaic"], loaded.get("context"))
@@ -219,8 +222,9 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
             feed = partial(load, patches), to_synthetic_batch
         else:
             contexts = OfWhole(partial(context_of, sensor=sensor), sensor) if contextual else None
+            drawn_from = split if trainer.compared_with("target") else dataclasses.replace(split, masks=())
             patches = Patches(
-                split, files, *drawn, data.flips, spans if render else None, chunk=chunk, contexts=contexts
+                drawn_from, files, *drawn, data.flips, spans if render else None, chunk=chunk, contexts=contexts
             )
             feed = partial(load, patches), partial(to_batch, render)
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))

@@ -145,12 +145,15 @@ def is_synthetic(config: Config, stage: str) -> bool:
     return find_mode(config.train.mode).synthetic if stage == "train" else config.pretrain.data == "synthetic"
 
 
-def compares_with_reference(config: Config) -> bool:
-    """Whether a stage of the run trains towards data.reference; otherwise that is only shown, and compared with."""
+def compares_with(config: Config, other: str) -> bool:
+    """Whether a stage of the run trains towards the "reference" of its mosaics, or towards their "target".
+
+    Otherwise data.reference is only shown, and compared with.
+    """
 
     def compares(stage: str) -> bool:
         section, terms = getattr(config, stage), find_mode(config.train.mode).stage(stage).terms
-        towards = (name for name, (_, other) in terms.items() if other == "reference")
+        towards = (name for name, (_, against) in terms.items() if against == other)
         return not is_synthetic(config, stage) and any(getattr(section, name) > 0 for name in towards)
 
     return any(steps and compares(stage) for stage, steps in planned_steps(config).items())

@@ -12,7 +12,7 @@ from data.folders import find_layout
 from errors import UserError
 from losses import LOSSES
 from tasks import isp
-from tasks.modes import chosen_critics, compares_with_reference, find_mode
+from tasks.modes import chosen_critics, compares_with, find_mode
 from training.distributed import Group
 
 
@@ -102,12 +102,14 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
     `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
     """
     mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
-    pretrains, compared = pretrain.steps > 0 and not config.init, compares_with_reference(config)
+    pretrains, compared = pretrain.steps > 0 and not config.init, compares_with(config, "reference")
+    masked, aligned = config.data.masks, mode.needs_pairs and compares_with(config, "target")
     synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
     fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")
     for unused, sentence in (
         (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
         (given_map and not fits, "there is no colour map for --data.color-map to fit"),
+        (masked and not aligned, f"mode {train.mode} has no term that compares pairs, for --data.masks"),
         (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
         (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
     ):

@@ -1,6 +1,6 @@
 """The paper's training step: a generator under balanced losses, against its critics (section 3.7, Eqs. 10 to 12)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from losses.balance import EPSILON, assign, balance, parameter_gradients
+from training.masks import Aligned
 
 Features = dict[str, Tensor]
 
@@ -21,6 +22,7 @@ class Batch:
     inputs: Tensor  # the generator's input
     reference: Tensor | None  # the demosaiced rendering of the same mosaics, (N, 3, H, W), if a term compares with it
     target: Tensor  # photographs, (N, 3, H, W); of other scenes in unpaired training
+    mask: Tensor | None = None  # (N, 1, H, W) bool: where targets are aligned with inputs; None: everywhere
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Trainer:
         real = self._features_of(batch.target, compared)
         reference = self._features_of(batch.reference, self.compared_with("reference"))
         image = generated.detach().requires_grad_()
-        statistics, gradients, fake = self.image_gradients(image, real, reference)
+        aligned = None if batch.mask is None else Aligned(batch.target, batch.mask, self.average_)
+        statistics, gradients, fake = self.image_gradients(image, real, reference, aligned)
         if number > self.warmup:
             statistics |= self._update_generator(generated, gradients)
         if due := [adversary for adversary in self.adversaries if number % adversary.every == 0]:
@@ -156,7 +159,7 @@ class Trainer:
         return statistics
 
     def image_gradients(
-        self, image: Tensor, real: Features, reference: Features
+        self, image: Tensor, real: Features, reference: Features, aligned: Aligned | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Features]:
         """({"loss/NAME": value}, {name: gradient at `image`}) of all objectives, and the detached features of `image`.
 
@@ -167,17 +170,31 @@ class Trainer:
         """
         losses, gradients, features = {}, {}, {}
         for view in (_IMAGE, *self.views):
-            objectives = [objective for objective in self.objectives if objective.feature in view.names]
-            seen = dict(zip(view.names, view.compute(image), strict=True)) if objectives else {}
-            for objective in objectives:
-                loss = self._loss(objective, seen[objective.feature], real, reference)
-                more = objective is not objectives[-1]
-                name, untrained = objective.name, getattr(objective, "untrained", ())
-                gradient, *others = torch.autograd.grad(loss, [image, *untrained], retain_graph=more)
-                gradients |= {name: gradient} | {f"{name}/{index}": other for index, other in enumerate(others)}
-                losses[f"loss/{name}"] = loss.detach()
-            features |= {name: feature.detach() for name, feature in seen.items()}
+            for shown, scale, objectives in self._shown(image, view, aligned):
+                seen = dict(zip(view.names, view.compute(shown), strict=True))
+                for objective in objectives:
+                    loss = scale * self._loss(objective, seen[objective.feature], real, reference)
+                    more = objective is not objectives[-1]
+                    name, untrained = objective.name, getattr(objective, "untrained", ())
+                    gradient, *others = torch.autograd.grad(loss, [image, *untrained], retain_graph=more)
+                    gradients |= {name: gradient} | {f"{name}/{index}": other for index, other in enumerate(others)}
+                    losses[f"loss/{name}"] = loss.detach()
+                features |= {name: feature.detach() for name, feature in seen.items()}
         return losses, gradients, features
+
+    def _shown(
+        self, image: Tensor, view: View, aligned: Aligned | None
+    ) -> Iterator[tuple[Tensor, Tensor | float, list[Term | Adversary]]]:
+        """(an image, the factor of their losses, objectives): what a view is computed of, and for whom.
+
+        The last one is `image` itself if a critic sees the view.
+        """
+        objectives = [objective for objective in self.objectives if objective.feature in view.names]
+        parted = [o for o in objectives if aligned and getattr(o, "against", None) == "target"]
+        if parted:
+            yield aligned.paste(image), aligned.scale, parted
+        if rest := [objective for objective in objectives if objective not in parted]:
+            yield image, 1.0, rest
 
     def _loss(self, objective: Term | Adversary, feature: Tensor, real: Features, reference: Features) -> Tensor:
         if isinstance(objective, Adversary):

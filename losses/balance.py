@@ -19,17 +19,21 @@ def parameter_gradients(
         together on a GPU, where launching kernels takes most of a small generator's time. (On a CPU, RMFA-Net takes 1.5
         times as long batched.)
 
-    Returns (K, P), where P is the number of values of all parameters.
+    Returns (K, P), where P is the number of values of all parameters. A parameter on which the images do not depend,
+    such as one of a part that another stage trains, has a gradient of 0.
     """
     if generated.is_cuda if batched is None else batched:
         together = torch.stack(list(image_gradients))
-        per_parameter = torch.autograd.grad(generated, parameters, together, is_grads_batched=True)
-        return torch.cat([g.flatten(1) for g in per_parameter], dim=1)
+        found = torch.autograd.grad(generated, parameters, together, is_grads_batched=True, allow_unused=True)
+        missing = (
+            p.new_zeros(len(together), p.numel()) if g is None else g for g, p in zip(found, parameters, strict=True)
+        )
+        return torch.cat([g.flatten(1) for g in missing], dim=1)
     rows = []
     for k, gradient in enumerate(image_gradients):
         last = k == len(image_gradients) - 1
-        per_parameter = torch.autograd.grad(generated, parameters, gradient, retain_graph=not last)
-        rows.append(torch.cat([g.flatten() for g in per_parameter]))
+        found = torch.autograd.grad(generated, parameters, gradient, retain_graph=not last, materialize_grads=True)
+        rows.append(torch.cat([g.flatten() for g in found]))
     return torch.stack(rows)
 
 

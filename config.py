@@ -432,7 +432,7 @@ class Config:
     raw2raw, instead of mapping.start: a checkpoint of that task."""
     recipe: Literal["paper", "published"] = "paper"
     """How the ISP is trained: paper, as `train` and `pretrain` say; published, as the network's own publication
-    (docs/networks.md): stages, losses and their plain sum, optimizer, rates, batch and patch, unless given."""
+    (docs/networks_recipes.md): stages, losses and their plain sum, optimizer, rates, batch and patch, unless given."""
     seed: int = 0
     """Seed of all random numbers."""
     device: str = "auto"

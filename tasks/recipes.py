@@ -1,4 +1,4 @@
-"""The networks' own published recipes (--recipe published): one row a network; docs/networks.md says what is ours.
+"""The networks' own published recipes (--recipe published): one row a network (docs/networks_recipes.md).
 
 A stage's losses are summed with fixed factors, all between the generated image and the photograph of its pair. Factors,
 rates, steps and all else fill in what the user has not given, and are in the run's config.json.

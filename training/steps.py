@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from losses.balance import EPSILON, assign, balance, parameter_gradients
+from training.unzeroed import UnzeroedGradients
 
 Features = dict[str, Tensor]
 
@@ -60,29 +61,6 @@ class Adversary:
     critic: nn.Module  # feature (N, ...) -> logits (N,)
     every: int = 1  # steps from one update of the critic to the next
     untrained: Sequence[nn.Parameter] = ()
-
-
-class UnzeroedGradients:
-    """The gradients of an adversary's `untrained` parameters, which add up over the run and belong to its state."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]):
-        self.parameters = parameters
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
-
-    def add(self, gradients: Sequence[Tensor], scale: Tensor) -> None:
-        """Add a generator's step: the released code backpropagates each loss as it is, for its norm, and then twice
-        times `scale`, for the log and in the sum of all losses.
-        """
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad += (1 + 2 * scale) * gradient
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {str(index): parameter.grad for index, parameter in enumerate(self.parameters)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for index, parameter in enumerate(self.parameters):
-            parameter.grad.copy_(state[str(index)])
 
 
 class AdversarialLoss(Protocol):

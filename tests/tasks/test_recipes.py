@@ -28,7 +28,12 @@ demo --data.no-demo --device cpu --backbones.weights random --recipe published -
 --data.test-count 0 --log.every 1 --log.val-every 2 --log.save-every 1 --log.state-every 1 --log.samples 1
 """)
 # Cheaper ones for runs: without networks, and the losses that need large patches.
-PATCHES = {"lan": ("--data.patch", "162"), "pynet-v2": ("--data.patch", "64"), "pynet": ("--data.patch", "64")}
+PATCHES = {
+    "lan": ("--data.patch", "162"),
+    "microisp": ("--data.patch", "160"),
+    "pynet-v2": ("--data.patch", "64"),
+    "pynet": ("--data.patch", "64"),
+}
 FACTORS = {
     "lan": {"train.lpips_alex": 0},
     "microisp": {"vgg.vgg": 0},

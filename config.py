@@ -204,8 +204,9 @@ class Train:
     """The norm to which each discriminator's gradient is clipped (released code)."""
     ema: float = 0.0
     """Decay of the moving average of the generator's weights, which is then validated and saved; 0: none (paper)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rates: constant (paper), or falling to 1 % along half a cosine."""
+    schedule: Literal["constant", "cosine", "halved", "restarts"] = "constant"
+    """Learning rates: constant (paper), falling to 1 % along half a cosine, halved after half of the steps, or cosines
+    to 0.01 % with restarts after 1/4 and 3/4 of the steps."""
     color_critic: str = "vit"
     """What the colour critic sees of the image: features of vit, vgg or alexnet, or the image itself (section 4.2)."""
     texture_critics: tuple[str, ...] = ("lin0", "lin3")
@@ -264,6 +265,33 @@ class Train:
         _require(
             self.gamma >= 0 and self.clip_norm > 0, "train.gamma must not be negative, train.clip_norm must be positive"
         )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Training by a network's own published recipe (--recipe published): its stages, beside what `train` has of them.
+
+    What is not given, tasks/recipes.py fills in when the run begins; its stages and losses are listed there. Of `train`
+    steps and lr are the last stage's, and beta1, beta2 and ema hold for all stages, schedule for the last.
+    """
+
+    optimizer: Literal["adam", "radam"] = "adam"
+    """The generator's optimizer, in all stages."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """Steps of single stages before the last: level5 1000 level4 0."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """Epochs of single stages instead of steps; when the data are known, they become steps: epochs x pairs / batch."""
+    lr: dict[str, float] = field(default_factory=dict)
+    """Learning rates of single stages before the last: level5 1e-4."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Factors of single losses in the stages' plain sums, by stage and loss: train.mse 10 train.ssim 0. 0: no loss."""
+
+    def __post_init__(self):
+        for name in ("steps", "epochs", "weights"):
+            _require(
+                all(value >= 0 for value in getattr(self, name).values()), f"published.{name} must not be negative"
+            )
+        _require(all(lr > 0 for lr in self.lr.values()), "the rates of published.lr must be positive")
 
 
 @dataclass(frozen=True)
@@ -405,6 +433,9 @@ class Config:
     init: str = ""
     """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name; task
     raw2raw, instead of mapping.start: a checkpoint of that task."""
+    recipe: Literal["paper", "published"] = "paper"
+    """How the ISP is trained: paper, as `train` and `pretrain` say; published, as the network's own publication
+    (docs/networks_recipes.md): stages, losses and their plain sum, optimizer, rates, batch and patch, unless given."""
     seed: int = 0
     """Seed of all random numbers."""
     device: str = "auto"
@@ -417,6 +448,7 @@ class Config:
     backbones: Backbones = field(default_factory=Backbones)
     pretrain: Pretrain = field(default_factory=Pretrain)
     train: Train = field(default_factory=Train)
+    published: Published = field(default_factory=Published)
     mapping: Mapping = field(default_factory=Mapping)
     released: Released = field(default_factory=Released)
     compute: Compute = field(default_factory=Compute)

@@ -21,7 +21,10 @@ LAYERS = {f"lin{k}": f"relu{k + 1}" for k in range(5)}  # the AlexNet features t
 
 
 class Networks:
-    """The frozen networks of a run: "vgg", "alexnet", "vit", "lpips" (LPIPS+) and "dists", each built on first use."""
+    """The frozen networks of a run: "vgg", "alexnet", "vit", "lpips" (LPIPS+), "lpips_alex" (LPIPS) and "dists".
+
+    Each is built on first use.
+    """
 
     def __init__(self, config: Config, device: torch.device):
         options, scaled, released = config.backbones, not config.quirks.unscaled_alexnet, config.as_released
@@ -34,6 +37,7 @@ class Networks:
             "alexnet": lambda: backbones.alexnet(options.weights, options.alexnet_file, normalise=scaled),
             "vit": lambda: backbones.vit(options.weights, options.vit, options.vit_file, normalise=normalise),
             "lpips": lambda: perceptual.lpips_plus(options.weights),
+            "lpips_alex": lambda: perceptual.lpips(options.weights),
             "dists": lambda: perceptual.dists(options.weights),
         }
 
@@ -88,6 +92,8 @@ def build_views(features: set[str], networks: Networks) -> list[View]:
     Features: "vgg_rgb", "vgg_luminance" (section 3.1); "vit_tokens" of the blurred image (section 3.4, Fig. 2), and
     "vgg_tokens", "alexnet_tokens" in their place (section 4.2); "lin0" to "lin4", AlexNet's of the grey image
     (section 3.5, Table 4); "blurred" (N, 3, H, W) and "grey" (N, 1, H, W) images (section 4.2).
+    Of published recipes: "vgg_half", VGG-19's of the image at half the size; "rgb" and "restored", the parts of what
+    SYENet's warm-up gives (tasks/parts.py).
     """
     vgg, blurred = partial(networks.function, "vgg"), networks.blurred
     chains = {
@@ -98,6 +104,9 @@ def build_views(features: set[str], networks: Networks) -> list[View]:
         "alexnet_tokens": lambda: (*blurred, partial(networks.function("alexnet"), layers=("relu5",)), tokens_of),
         "blurred": lambda: (blur,),
         "grey": lambda: (grey,),
+        "vgg_half": lambda: (partial(F.avg_pool2d, kernel_size=2), vgg()),
+        "rgb": lambda: (lambda image: image[:, :3],),
+        "restored": lambda: (lambda image: image[:, 3:],),
     }
     views = [_chain(name, *build()) for name, build in chains.items() if name in features]
     if names := tuple(name for name in LAYERS if name in features):

@@ -34,7 +34,9 @@ from tasks.data import identify, note_darkness, open_data, open_reference
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import BUILDERS, chosen_critics, drawn_files, find_mode, is_synthetic, planned_steps
+from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
+from tasks.parts import WHOLE, Part
+from tasks.recipes import find_recipe, with_steps
 from tasks.reference import Fitted, fit_reference
 from tasks.weighting import weight_photographs
 from training.distributed import Group
@@ -88,7 +90,8 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             splits["train"] = with_masks(splits["train"], Path(config.data.masks))
         reader = reader.for_training()
         reference = open_reference(reader, config.data)
-        mode, training = find_mode(config.train.mode), _training_files(config, splits["train"], reader)
+        config = with_steps(config, len(splits["train"]))
+        mode, training = mode_of(config), _training_files(config, splits["train"], reader)
         name, generator = build_generator(
             config.model, "" if resume else config.init, reader.sensor.cfa, config.data.normalise
         )
@@ -101,12 +104,12 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         synthetic = mode.synthetic or config.pretrain.data == "synthetic"
         fitted = fit_reference(config, training, reader, reference, synthetic, quiet=not group.main)
         run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
-        trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
+        trainers = build_trainers(config, generator, networks)
         stages = _build_stages(config, run_data, trainers)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
         summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
-        f"to train on, {len(splits['val'])} pairs to validate on",
+        f"to train on, {len(splits['val'])} pairs to validate on{_stages_in_words(config)}",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
@@ -127,6 +130,12 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     )
 
 
+def _stages_in_words(config: Config) -> str:
+    """The stages of a published recipe with their steps, for the first line that a run prints."""
+    steps = ", ".join(f"{count:,} of {name}" for name, count in planned_steps(config).items())
+    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
+
+
 def _training_files(config: Config, split: Split, reader: Reader) -> Split:
     """The files to train on, separated as the mode and data.unpaired say.
 
@@ -134,10 +143,12 @@ def _training_files(config: Config, split: Split, reader: Reader) -> Split:
     what takes minutes, and before the run has any file.
     """
     note_darkness(split, reader)
-    if not find_mode(config.train.mode).needs_pairs:
+    mode = mode_of(config)
+    if not mode.needs_pairs:
         split = unpaired(split, config.data.unpaired, config.seed, config.quirks.permutation)
     elif not split.paired:
-        raise UserError(f"mode '{config.train.mode}' needs pairs, but these mosaics and photographs are not paired")
+        name = f"mode '{config.train.mode}'" if config.recipe == "paper" else "a published recipe"
+        raise UserError(f"{name} needs pairs, but these mosaics and photographs are not paired")
     for paths in drawn_files(config, split):
         refuse_smaller(paths, config.data.patch, reader.headless_size)
     return split
@@ -161,6 +172,8 @@ def check_names(config: Config) -> None:
     find_demosaicer(config.data.demosaic)
     if config.model:
         model_spec(config.model)
+    if config.recipe == "published":
+        find_recipe(config.model)
 
 
 def build_generator(model: str, init: str, cfa: str = "", normalise: str = "") -> tuple[str, nn.Module]:
@@ -189,7 +202,7 @@ def build_generator(model: str, init: str, cfa: str = "", normalise: str = "") -
 
 def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]) -> list[Stage]:
     """The stages of the mode, each with its own stream of patches. A run from `config.init` skips pretraining."""
-    data, group, mode = config.data, run_data.group, find_mode(config.train.mode)
+    data, group, mode = config.data, run_data.group, mode_of(config)
     split = run_data.training
     steps = planned_steps(config)
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
@@ -199,10 +212,11 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
     sensor, published = run_data.reader.sensor, fitted.reference is run_data.reference
     spans = OfWhole(run_data.reference.span, sensor) if published else None
 
-    def to_batch(render: bool, loaded: dict[str, Tensor]) -> Batch:
+    def to_batch(part: Part, render: bool, loaded: dict[str, Tensor]) -> Batch:
         mosaic = loaded["mosaic"]
         rendered = fitted.reference(mosaic, loaded.get("span")) if render else None
-        return Batch(run_data.inputs(mosaic, loaded.get("context")), rendered, loaded["target"], loaded.get("mask"))
+        inputs = run_data.inputs(mosaic, loaded.get("context"))
+        return part.batch(Batch(inputs, rendered, loaded["target"], loaded.get("mask")))
 
     def to_synthetic_batch(loaded: dict[str, Tensor]) -> Batch:
         inputs = run_data.inputs(loaded["mosaic"], loaded.get("context"))
@@ -226,8 +240,9 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
             patches = Patches(
                 drawn_from, files, *drawn, data.flips, spans if render else None, chunk=chunk, contexts=contexts
             )
-            feed = partial(load, patches), partial(to_batch, render)
-        stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))
+            feed = partial(load, patches), partial(to_batch, plan.part, render)
+        image = None if plan.part is WHOLE else plan.part.image
+        stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps, image))
     return stages
 
 

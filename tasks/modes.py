@@ -16,44 +16,11 @@ from errors import UserError
 from losses import LOSSES
 from losses.adversarial import RelativisticLoss
 from tasks.features import Networks, build_views
+from tasks.published import build_published
+from tasks.recipes import find_recipe
+from tasks.schedules import build_schedule
+from tasks.stages import Mode, StagePlan, Terms
 from training.steps import Adversary, Term, Trainer
-
-Terms = dict[str, tuple[str, str | None]]  # name in losses.LOSSES -> (feature, what it is compared with)
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """A stage of a mode: its terms and critics. Their weights, and the steps, are the config's section of that name.
-
-    The weight of a term is the field NAME, that of a critic the field adv_NAME; 0 leaves it out. Which critics there
-    are for "color" and for "texture", the config chooses from `CRITICS`. A new stage needs a name of its own, a section
-    of the config and a row in `BUILDERS`.
-    """
-
-    name: str  # "pretrain" or "train"; also names the stage in the log
-    result: str  # what summary.json calls the generator after this stage
-    terms: Terms
-    critics: tuple[str, ...] = ()  # of "color", "texture" (Fig. 3)
-    save_steps: bool = True  # save checkpoints on the way, not only one at the end
-
-
-@dataclass(frozen=True)
-class Mode:
-    """A way to train: its stages, and the data that it needs."""
-
-    stages: tuple[StagePlan, ...]
-    needs_pairs: bool = False  # otherwise paired data are separated as data.unpaired says
-    synthetic: bool = False  # trains on pairs that are made of the photographs (data/synthetic.py)
-
-    def __post_init__(self):
-        names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
-            raise ValueError(f"the stages of a mode need different names, not {names}")
-
-    def stage(self, name: str) -> StagePlan:
-        """The stage of that name."""
-        return next(stage for stage in self.stages if stage.name == name)
-
 
 PRETRAIN = StagePlan(  # Eq. 12
     "pretrain",
@@ -136,13 +103,16 @@ def chosen_critics(train: Train) -> dict[str, Critic]:
 
 def planned_steps(config: Config) -> dict[str, int]:
     """Steps of each stage by name; a run from `config.init` skips pretraining. Raises `UserError`, as `find_mode`."""
-    steps = {plan.name: getattr(config, plan.name).steps for plan in find_mode(config.train.mode).stages}
-    return steps | ({"pretrain": 0} if config.init else {})
+    stages = mode_of(config).stages
+    if config.recipe == "published":
+        steps = config.published.steps | {"train": config.train.steps}
+        return {plan.name: steps.get(plan.name, 0) for plan in stages}
+    return {plan.name: getattr(config, plan.name).steps for plan in stages} | ({"pretrain": 0} if config.init else {})
 
 
 def is_synthetic(config: Config, stage: str) -> bool:
     """Whether the pairs of a stage are made of photographs (data/synthetic.py)."""
-    return find_mode(config.train.mode).synthetic if stage == "train" else config.pretrain.data == "synthetic"
+    return mode_of(config).synthetic if stage != "pretrain" else config.pretrain.data == "synthetic"
 
 
 def compares_with(config: Config, other: str) -> bool:
@@ -156,6 +126,8 @@ def compares_with(config: Config, other: str) -> bool:
         towards = (name for name, (_, against) in terms.items() if against == other)
         return not is_synthetic(config, stage) and any(getattr(section, name) > 0 for name in towards)
 
+    if config.recipe == "published":
+        return other == "target"
     return any(steps and compares(stage) for stage, steps in planned_steps(config).items())
 
 
@@ -172,12 +144,25 @@ def find_mode(name: str) -> Mode:
     return MODES[name]
 
 
+def mode_of(config: Config) -> Mode:
+    """The mode of a run: the published recipe of its network, or train.mode. Raises `UserError` as `find_mode`."""
+    return find_recipe(config.model).mode if config.recipe == "published" else find_mode(config.train.mode)
+
+
+def build_trainers(config: Config, generator: nn.Module, networks: Networks) -> list[Trainer]:
+    """The trainer of each stage of a run's mode."""
+    stages = mode_of(config).stages
+    if config.recipe == "published":
+        return [build_published(config, plan, generator, networks) for plan in stages]
+    return [BUILDERS[plan.name](config, generator, networks) for plan in stages]
+
+
 def build_pretrainer(config: Config, generator: nn.Module, networks: Networks) -> Trainer:
     """Pretraining on demosaicing (Eq. 12)."""
     terms = build_terms(find_mode(config.train.mode).stage("pretrain").terms, config.pretrain, networks, config.quirks)
     optimizer = torch.optim.Adam(generator.parameters(), config.pretrain.lr, fused=True)
     views = build_views({term.feature for term in terms}, networks)
-    schedule = _schedule(config.pretrain.schedule, optimizer, config.pretrain.steps)
+    schedule = build_schedule(config.pretrain.schedule, optimizer, config.pretrain.steps)
     return Trainer(generator, optimizer, views, terms, schedule=schedule)
 
 
@@ -207,8 +192,8 @@ def build_trainer(config: Config, generator: nn.Module, networks: Networks) -> T
         adversarial=RelativisticLoss(100 * train.gamma if quirks.penalty_times_100 else train.gamma),
         clip_norm=train.clip_norm,
         warmup=warmup,
-        schedule=_schedule(train.schedule, optimizer, train.steps - warmup),
-        critic_schedule=_schedule(
+        schedule=build_schedule(train.schedule, optimizer, train.steps - warmup),
+        critic_schedule=build_schedule(
             train.schedule, critic_optimizer, _updates(train.steps, {a.every for a in adversaries})
         ),
         ema_decay=train.ema,
@@ -232,17 +217,6 @@ def _updates(steps: int, every: set[int]) -> int:
     """How many of the numbers 1 to `steps` are multiples of a number in `every`, by inclusion and exclusion."""
     chosen = (some for size in range(1, len(every) + 1) for some in combinations(every, size))
     return sum((-1) ** (len(some) + 1) * (steps // math.lcm(*some)) for some in chosen)
-
-
-def _schedule(
-    name: str, optimizer: torch.optim.Optimizer | None, steps: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """Half a cosine over `steps` updates, from the learning rate to 1 % of it, for each parameter group."""
-    if optimizer is None or name == "constant":
-        return None
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.01 + 0.99 * (1 + math.cos(math.pi * min(1, step / max(1, steps)))) / 2
-    )
 
 
 def build_terms(terms: Terms, weights: Pretrain | Train, networks: Networks, quirks: Released) -> list[Term]:

@@ -12,7 +12,7 @@ from data.folders import find_layout
 from errors import UserError
 from losses import LOSSES
 from tasks import isp
-from tasks.modes import chosen_critics, compares_with, find_mode
+from tasks.modes import chosen_critics, compares_with, find_mode, mode_of, planned_steps
 from training.distributed import Group
 
 
@@ -23,6 +23,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     """
     isp.check_names(config)
     _refuse_other_tasks(given)
+    _refuse_other_recipe(config, given)
     _refuse_unused_fits(config, "data.color_map" in given)
     _refuse_unused_switches(config, given)
     data, backbones, train = config.data, config.backbones, config.train
@@ -58,6 +59,28 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
 def _refuse_other_tasks(given: Sequence[str]) -> None:
     if names := [name for name in given if name.split(".")[0] in ("data_b", "mapping")]:
         raise UserError(f"a setting has no effect: {', '.join(names)} is of the task raw2raw: name its preset")
+
+
+def _refuse_other_recipe(config: Config, given: Sequence[str]) -> None:
+    """Raise `UserError` for settings of the paper's method in a published recipe, or of such a recipe elsewhere."""
+    if config.recipe == "paper":
+        names, sentence = [name for name in given if name.startswith("published.")], "is for --recipe published"
+    else:
+        used = {f"train.{name}" for name in ("steps", "lr", "beta1", "beta2", "schedule", "ema")}
+        used |= {"released.chunks", "released.float_psnr"}
+        sections = ("train", "pretrain", "released", "as_released")
+        others = {
+            "data.unpaired",
+            "backbones.vit",
+            "backbones.vit_file",
+            "backbones.vit_size",
+            "backbones.vit_normalise",
+        }
+        names = [name for name in given if name in others or (name.split(".")[0] in sections and name not in used)]
+        sentence = "is not for --recipe published, whose losses are --published.weights"
+    if names:
+        option = names[0].replace("_", "-")
+        raise UserError(f"a setting has no effect: --{option} {sentence}")
 
 
 def _refuse_unused_switches(config: Config, given: Sequence[str]) -> None:
@@ -101,8 +124,9 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
 
     `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
     """
-    mode, pretrain, train = find_mode(config.train.mode), config.pretrain, config.train
-    pretrains, compared = pretrain.steps > 0 and not config.init, compares_with(config, "reference")
+    mode, pretrain, train = mode_of(config), config.pretrain, config.train
+    pretrains = "pretrain" in planned_steps(config) and pretrain.steps > 0 and not config.init
+    compared = compares_with(config, "reference")
     masked, aligned = config.data.masks, mode.needs_pairs and compares_with(config, "target")
     synthetic = (pretrain.data, pretrain.schedule) != ("mosaics", "constant")
     fits = config.data.reference != "published" or mode.synthetic or (pretrains and pretrain.data == "synthetic")

@@ -13,6 +13,7 @@ from tasks import isp, raw_scoring, raw_to_raw, scoring, settings
 from tasks.camera import with_camera
 from tasks.cameras import with_cameras
 from tasks.modes import planned_steps
+from tasks.recipes import with_recipe
 from training.distributed import Group
 from training.task import Task
 
@@ -24,7 +25,7 @@ class TaskSpec:
     build: Callable[[Config, torch.device, Group, bool], Task]
     check_names: Callable[[Config], None]
     refuse_ineffective: Callable[[Config, Sequence[str]], None]  # of a new run; the fields that the user has set
-    with_cameras: Callable[[Config, Sequence[str]], Config]  # the config, completed by what camera files say
+    with_cameras: Callable[[Config, Sequence[str]], Config]  # the config, completed by recipe and camera files
     planned_steps: Callable[[Config], dict[str, int]]  # of each stage
     mode: Callable[[Config], str]  # in a word, how a run of this config is trained
     references: tuple[str, ...]  # names in summary.json: what the validation score is compared with
@@ -40,9 +41,9 @@ TASKS = {
         build=isp.build_task,
         check_names=isp.check_names,
         refuse_ineffective=settings.refuse_ineffective,
-        with_cameras=with_camera,
+        with_cameras=lambda config, given: with_camera(with_recipe(config, given), given),
         planned_steps=planned_steps,
-        mode=lambda config: config.train.mode,
+        mode=lambda config: config.train.mode if config.recipe == "paper" else "published",
         references=("demosaiced", "pretrained"),
         open_tables=scoring.open_tables,
         open_scorer=scoring.open_scorer,

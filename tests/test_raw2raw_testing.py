@@ -88,7 +88,11 @@ def test_scores_are_those_of_the_maps(raw2raw_run, call):
 def test_pictures_show_source_mapped_and_truth_of_both_directions(raw2raw_run, raw2raw_cameras, call):
     assert call(script, *options(raw2raw_run))[0] == 0
     picture = iio.imread(raw2raw_run / "test" / "pictures.png")
-    assert picture.shape == (8 * 32 + 7 * 4, 3 * 32 + 2 * 4, 3)  # rows, with errors below, and gaps of planes of 32 pixels
+    assert picture.shape == (
+        8 * 32 + 7 * 4,
+        3 * 32 + 2 * 4,
+        3,
+    )  # rows, with errors below, and gaps of planes of 32 pixels
     cameras = open_two_cameras(load(raw2raw_run / "config.json"))
     truths = {to: cameras.pairs[0 if to == "b" else 2] for to in ("a", "b")}
     exact = draw(cameras, lambda planes, to: cameras.pair(truths[to])[1], CPU)

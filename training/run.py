@@ -4,6 +4,7 @@ import math
 import signal
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ class Run:
     def _validate(self, stage: Stage) -> dict[str, float]:
         """Write sample images, and the score if there are validation pairs."""
         validation, generator, health = self.task.validation, stage.algorithm.result, {}
+        generator = partial(stage.image, generator) if stage.image else generator
         if self.group.main:
             health = validation.health(generator)
             path = self.folder / "samples" / f"{stage.name}_{self.step:07d}.png"

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from losses.balance import EPSILON, assign, balance, parameter_gradients
 from training.masks import Aligned
+from training.unzeroed import UnzeroedGradients
 
 Features = dict[str, Tensor]
 
@@ -41,7 +42,7 @@ class Term:
     """A loss on one feature of the generated image, alone or compared with the same feature of another image."""
 
     name: str
-    weight: float  # the norm of its gradient at the generator's parameters
+    weight: float  # the norm of its gradient at the generator's parameters; in a plain sum, the loss's factor
     feature: str
     against: str | None  # "reference", "target", or None: the generated image alone
     loss: Callable[..., Tensor]  # (feature) or (feature, other feature) -> scalar
@@ -62,29 +63,6 @@ class Adversary:
     critic: nn.Module  # feature (N, ...) -> logits (N,)
     every: int = 1  # steps from one update of the critic to the next
     untrained: Sequence[nn.Parameter] = ()
-
-
-class UnzeroedGradients:
-    """The gradients of an adversary's `untrained` parameters, which add up over the run and belong to its state."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter]):
-        self.parameters = parameters
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
-
-    def add(self, gradients: Sequence[Tensor], scale: Tensor) -> None:
-        """Add a generator's step: the released code backpropagates each loss as it is, for its norm, and then twice
-        times `scale`, for the log and in the sum of all losses.
-        """
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad += (1 + 2 * scale) * gradient
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {str(index): parameter.grad for index, parameter in enumerate(self.parameters)}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for index, parameter in enumerate(self.parameters):
-            parameter.grad.copy_(state[str(index)])
 
 
 class AdversarialLoss(Protocol):
@@ -114,6 +92,8 @@ class Trainer:
     schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.modes builds it)
     critic_schedule: LRScheduler | None = None  # of the critics'
     ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
+    balanced: bool = True  # by Dynamic Loss Adaptation (section 3.7); otherwise the losses' plain sum
+    output: Callable[[nn.Module, Tensor], Tensor] | None = None  # (generator, inputs) -> what is trained of it, not all
     target_gradients: bool = False  # build graphs for the features of targets and references, which nothing needs
     average_: Callable[[Tensor], Tensor] | None = None  # replaces a gradient by its mean over all processes
     ema: AveragedModel | None = field(init=False, default=None)
@@ -123,6 +103,8 @@ class Trainer:
         self.objectives = [*self.terms, *self.adversaries]  # all that the generator's loss consists of
         self.weights = torch.tensor([o.weight for o in self.objectives], device=self.parameters[0].device)
         self.unzeroed = {a.name: UnzeroedGradients(a.untrained) for a in self.adversaries if a.untrained}
+        if self.unzeroed and not self.balanced:
+            raise ValueError("only balanced losses count the gradients of a critic's untrained parameters")
         if self.ema_decay:
             self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
 
@@ -145,7 +127,7 @@ class Trainer:
 
         Returns statistics, detached. They stay on the device: nothing in a step waits for it.
         """
-        generated = self.generator(batch.inputs)
+        generated = self.output(self.generator, batch.inputs) if self.output else self.generator(batch.inputs)
         compared = {a.feature for a in self.adversaries} | self.compared_with("target")
         real = self._features_of(batch.target, compared)
         reference = self._features_of(batch.reference, self.compared_with("reference"))
@@ -203,10 +185,29 @@ class Trainer:
         return objective.loss(feature, *(other[objective.feature] for other in others))
 
     def _update_generator(self, generated: Tensor, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Dynamic Loss Adaptation; the norms are those of the whole batch's gradients, over all processes.
+        """A step along the balanced or plain sum of all `gradients`, which are as `image_gradients` returns them.
 
-        `gradients` are as `image_gradients` returns them.
+        Returns the norms of the whole batch's gradients at the parameters, over all processes.
         """
+        norms = (self._balanced_gradient if self.balanced else self._plain_gradient)(generated, gradients)
+        self.optimizer.step()
+        if self.schedule:
+            self.schedule.step()
+        if self.ema:
+            self.ema.update_parameters(self.generator)
+        return norms
+
+    def _plain_gradient(self, generated: Tensor, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Set the gradient of the losses' sum, each times its weight: summed at the image, and carried back once."""
+        summed = sum(objective.weight * gradients[objective.name] for objective in self.objectives)
+        total = parameter_gradients(generated, [summed], self.parameters, batched=False)[0]
+        if self.average_:
+            total = self.average_(total)
+        assign(self.parameters, total)
+        return {"norm/sum": total.norm()}
+
+    def _balanced_gradient(self, generated: Tensor, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Set the gradient of Dynamic Loss Adaptation."""
         names = [objective.name for objective in self.objectives]
         rows = parameter_gradients(generated, [gradients[name] for name in names], self.parameters)
         if self.average_:
@@ -219,11 +220,6 @@ class Trainer:
                 if self.average_:  # as the state that the main process saves is that of all processes
                     others = [self.average_(other) for other in others]
                 unzeroed.add(others, self.weights[index] / (norms[index] + EPSILON))
-        self.optimizer.step()
-        if self.schedule:
-            self.schedule.step()
-        if self.ema:
-            self.ema.update_parameters(self.generator)
         return {f"norm/{name}": norm for name, norm in zip(names, norms.unbind(), strict=True)}
 
     def _update_critics(self, due: Sequence[Adversary], fake: Features, real: Features) -> dict[str, Tensor]:

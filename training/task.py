@@ -39,6 +39,9 @@ class Stage:
     batches: Callable[[int], Generator[Any, None, None]]  # an endless stream of loaded batches, from a step on
     prepare: Callable[[Any], Any]  # a loaded batch -> the algorithm's
     save_steps: bool = True  # save a checkpoint every so many steps; otherwise one, at the end, named by `result`
+    image: Callable[[nn.Module, Any], Tensor] | None = (
+        None  # (generator, inputs) -> what is validated; None: its output
+    )
 
 
 @dataclass(frozen=True)

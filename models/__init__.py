@@ -8,6 +8,7 @@ from torch import nn
 
 from errors import UserError
 from models.efficient import ContextISP, EfficientISP
+from models.kernels import KernelISP, reach_of
 from models.mapper import Mapper
 from models.rmfa import RMFANet
 
@@ -25,6 +26,7 @@ class ModelSpec:
     reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     memory: int = 0  # bytes that a mosaic pixel needs at once, for a network that takes images whole
     minimum: int = 0  # the least mosaic pixels of a side; it pads to the multiple that it needs by itself (padding.py)
+    multiple: int = 2  # bands of an image start at multiples of so many mosaic rows: its poolings begin there, too
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 
@@ -32,6 +34,14 @@ _context = partial(ModelSpec, input_format="packed_context", reach=6)
 _packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
 # Channel attention looks at the whole image. Memory as measured in float32 on a CPU: 27 bytes a channel of its width.
 _rmfa = partial(ModelSpec, input_format="split", reach=None, memory=440, released_for="fujifilm-rmfa")
+
+
+def _kernels(widths: tuple[int, ...]) -> ModelSpec:
+    """`KernelISP` with these widths. Padding by reflection needs sides of at least 5 packed pixels."""
+    levels = len(widths)
+    build = partial(KernelISP, widths=widths)
+    return ModelSpec(build, input_format="packed", reach=reach_of(levels), minimum=10, multiple=2**levels)
+
 
 MODELS: dict[str, ModelSpec] = {
     "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
@@ -42,6 +52,12 @@ MODELS: dict[str, ModelSpec] = {
     "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=16)),  # 263,403
     "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32), memory=870),
     "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64), memory=1740),
+}
+
+# Per-pixel kernels (A Well-aligned Dataset for Learning ISP ..., SIGGRAPH 2022 poster)
+MODELS |= {
+    "per-pixel-kernels": _kernels((32, 64, 128, 256)),  # 1,961,404 parameters
+    "per-pixel-kernels-small": _kernels((8, 16, 32)),  # 33,724: trains on a CPU in minutes
 }
 
 

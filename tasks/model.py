@@ -96,10 +96,7 @@ class Model:
         count, _, height, width = mosaic.shape
         if min(height, width) < self.spec.minimum:
             raise UserError(f"{self.source} needs images of at least {self.spec.minimum} pixels a side")
-        reach, multiple, rows = self.spec.reach, self.spec.multiple, height
-        margin = -(-(reach or 0) // multiple) * multiple  # so that each band starts with the CFA's first row
-        if mosaic.device.type == "cpu" and reach is not None:
-            rows = _rows(height, count * width, torch.get_num_threads(), multiple, least=2 * margin)
+        rows, margin = self._bands(mosaic)
         levels = replace(sensor, cfa=self.sensor.cfa)
         context = None
         if self.spec.input_format in WITH_CONTEXT:  # of the whole image, not of each band
@@ -122,6 +119,20 @@ class Model:
 
         _in_threads(torch.inference_mode()(render), range(0, height, rows))
         return image.permute(0, 3, 1, 2)
+
+    def _bands(self, mosaic: Tensor) -> tuple[int, int]:
+        """The rows of each band of a mosaic (N, 1, H, W), and those that it needs of the next ones to each side.
+
+        Multiples of `ModelSpec.multiple`: so each band starts with the CFA's first row, and where poolings start.
+        """
+        count, _, height, width = mosaic.shape
+        reach, multiple = self.spec.reach, self.spec.multiple
+        if reach is None:
+            return height, 0
+        margin = -(-reach // multiple) * multiple
+        if mosaic.device.type != "cpu":
+            return height, margin
+        return _rows(height, count * width, torch.get_num_threads(), multiple, least=2 * margin), margin
 
 
 def _rows(height: int, width: int, threads: int, multiple: int = 2, least: int = 2) -> int:

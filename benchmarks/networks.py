@@ -48,16 +48,15 @@ RATES = {
     "syenet-folded": 1e-3,
     "liteispnet": 1e-4,
     "pynet": 5e-5,
-    "per-pixel-kernels": 1e-4,  # kernel prediction networks
-    "per-pixel-kernels-small": 1e-4,
 }
 # The same patches for all: MicroISP needs 158 pixels a side.
 PATCHES = "--data.patch 160 --data.batch 2 --data.flips --data.workers 0 --data.test-count 0"
-# Way -> options of fit.py. N is the number of steps.
+# Way -> options of fit.py. A step against critics takes several times as long as the others: there are fewer of them.
 WAYS = {
-    "paired": "quick --train.mode paired --train.steps N",  # MSE with the mosaic's own photograph
-    "unpaired": f"{GAME} --data.unpaired disjoint --pretrain.steps N --train.steps N --train.ema 0.99",  # Eq. 12, 11
-    "synthetic": "quick --data.unpaired disjoint --train.steps N",  # MSE with pairs that are made of photographs
+    "paired": "quick --train.mode paired --train.steps {steps}",  # MSE with the mosaic's own photograph
+    "unpaired": GAME  # Eq. 12, then Eq. 11
+    + " --data.unpaired disjoint --pretrain.steps {steps} --train.steps {quarter} --train.ema 0.99",
+    "synthetic": "quick --data.unpaired disjoint --train.steps {steps}",  # MSE with pairs that are made of photographs
 }
 MODELS_TRAINED = "efficient robust rmfa-tiny lan microisp syenet srcnn per-pixel-kernels-small"
 
@@ -65,9 +64,9 @@ MODELS_TRAINED = "efficient robust rmfa-tiny lan microisp syenet srcnn per-pixel
 def options_of(way: str, name: str, steps: int, extra: Sequence[str] = ()) -> list[str]:
     """The options of fit.py of a run, without its dataset, seed and place; of options given twice the last counts."""
     rate = str(RATES.get(name, PAPER))
-    options = [str(steps) if option == "N" else option for option in f"{WAYS[way]} {PATCHES}".split()]
+    options = f"{WAYS[way].format(steps=steps, quarter=max(1, steps // 4))} {PATCHES}".split()
     times = ("--log.val-every", "--log.save-every", "--log.state-every")
-    options += [word for option in times for word in (option, str(max(1, steps // 2)))]
+    options += [word for option in times for word in (option, str(max(1, steps // 4)))]
     return [*options, "--model", name, "--pretrain.lr", rate, "--train.lr", rate, *extra]
 
 
@@ -203,7 +202,8 @@ def scores_table(given: argparse.Namespace) -> list[str]:
             each = ", ".join(f"{value:.2f}" for value in values)
             cells.append(f"{np.mean(values):.2f} dB ({each})" if values else "")
         lines.append(f"| {name} | {RATES.get(name, PAPER):g} | {' | '.join(cells)} |")
-    return [*lines, "", f"{given.steps} steps a stage; seeds {', '.join(map(str, range(given.seeds)))}."]
+    budget = f"{given.steps} steps, {max(1, given.steps // 4)} against critics"
+    return [*lines, "", f"{budget}; seeds {', '.join(map(str, range(given.seeds)))}."]
 
 
 def write_table(file: Path, name: str, lines: Sequence[str]) -> None:
@@ -237,7 +237,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--root", help="--train: a dataset of layout fujifilm, with val/")
     parser.add_argument("--models", nargs="+", metavar="NAME", help=f"--train: these ({MODELS_TRAINED})")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="--train: how (paired unpaired)")
-    parser.add_argument("--steps", type=positive, help="--train: steps of each stage (2000)")
+    parser.add_argument("--steps", type=positive, help="--train: of each run; a quarter against critics (2000)")
     parser.add_argument("--seeds", type=positive, help="--train: runs of each (2)")
     given, given.options = parser.parse_args(arguments[:end]), list(arguments[end + 1 :])
     training = {name: getattr(given, name) for name in ("root", "models", "ways", "steps", "seeds", "options")}

@@ -77,7 +77,7 @@ def test_networks_are_measured_once_and_written_between_the_markers(networks, mo
 def test_runs_are_trained_and_scored_once(networks, monkeypatch, tmp_path, document, fit_dataset, restored, capsys):
     options = ("--out", tmp_path / "out", "--size", 32, 32, "--repeats", 1, "--without", *OTHERS, "efficient-context")
     options += ("--write", document, "--train", "--root", fit_dataset)
-    options += (*"--models robust --ways paired --steps 2 --seeds 2 --".split(), *TINY.split())
+    options += ("--models", "robust", "--ways", "paired", "--steps", 2, "--seeds", 2, "--", *TINY.split())
     run_main(lambda _: networks, monkeypatch, "networks", *options)
     scores = {file.stem: json.loads(file.read_text())["means"] for file in (tmp_path / "out" / "scores").iterdir()}
     assert scores.keys() == {"paired-robust-0", "paired-robust-1"}
@@ -96,7 +96,7 @@ def test_all_networks_have_the_same_budget_and_their_own_rate(networks, way):
     for name in ("efficient", "rmfa-tiny", "per-pixel-kernels-small"):
         configs[name] = fit.parse([*networks.options_of(way, name, 50), "--data.root", "ROOT"])[0]
     budgets = {(c.data.patch, c.data.batch, c.pretrain.steps, c.train.steps, c.train.mode) for c in configs.values()}
-    assert budgets == {(160, 2, 50 if way == "unpaired" else 0, 50, way)}
+    assert budgets == {(160, 2, 50, 12, way) if way == "unpaired" else (160, 2, 0, 50, way)}
     for name, config in configs.items():
         assert config.model == name and config.train.lr == config.pretrain.lr == networks.RATES.get(name, 5e-4)
 

@@ -32,6 +32,8 @@ SIZES = {"full-hd": (1088, 1920), "12-megapixel": (3000, 4000)}  # (height, widt
 BLACK = {"B": 62, "Gr": 60, "R": 58, "Gb": 61}
 FIRST_PIXELS = {"B": (1, 1), "Gr": (0, 1), "R": (0, 0), "Gb": (1, 0)}
 
+RELEASED = [name for name in MODELS if name in ("efficient", "robust") or name.startswith("rmfa")]
+
 Alternatives = dict[str, Callable[[], object]]
 
 
@@ -163,8 +165,7 @@ def main() -> None:
     options = parser(__doc__, repeats=15)
     options.add_argument("--device", default="auto", help="as for fit.py (%(default)s)")
     models = ["efficient", "robust", "rmfa-tiny"]
-    published = ["efficient", "robust", *(name for name in MODELS if name.startswith("rmfa"))]
-    options.add_argument("--models", nargs="+", default=models, choices=published, help="(%(default)s)")
+    options.add_argument("--models", nargs="+", default=models, choices=RELEASED, help="(%(default)s)")
     options.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="sizes of the mosaic (all)")
     options.add_argument("--compile", action="store_true", help="also time the compiled network (takes minutes)")
     given = options.parse_args()

@@ -10,6 +10,7 @@ from errors import UserError
 from models.csanet import CSANet
 from models.cyclegan import CycleGenerators
 from models.efficient import ContextISP, EfficientISP
+from models.kernels import KernelISP, reach_of
 from models.lan import LAN
 from models.mapper import Mapper
 from models.microisp import MicroISP
@@ -30,6 +31,7 @@ class ModelSpec:
     reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     memory: int = 0  # bytes that a mosaic pixel needs at once, for a network that takes images whole
     minimum: int = 0  # the least mosaic pixels of a side; it pads to the multiple that it needs by itself (padding.py)
+    multiple: int = 2  # bands of an image start at multiples of so many mosaic rows: its poolings begin there, too
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 
@@ -37,6 +39,14 @@ _context = partial(ModelSpec, input_format="packed_context", reach=6)
 _packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
 # Channel attention looks at the whole image. Memory as measured in float32 on a CPU: 27 bytes a channel of its width.
 _rmfa = partial(ModelSpec, input_format="split", reach=None, memory=440, released_for="fujifilm-rmfa")
+
+
+def _kernels(widths: tuple[int, ...]) -> ModelSpec:
+    """`KernelISP` with these widths. Padding by reflection needs sides of at least 5 packed pixels."""
+    levels = len(widths)
+    build = partial(KernelISP, widths=widths)
+    return ModelSpec(build, input_format="packed", reach=reach_of(levels), minimum=10, multiple=2**levels)
+
 
 MODELS: dict[str, ModelSpec] = {
     "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
@@ -52,6 +62,9 @@ MODELS: dict[str, ModelSpec] = {
     "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=75, minimum=158),  # 13,560
     "srcnn": ModelSpec(SRCNN, "packed", reach=16),  # 81,644
     "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100),  # 28,511
+    # Per-pixel kernels (Xing et al., A Well-aligned Dataset for Learning ISP, SIGGRAPH 2022 poster)
+    "per-pixel-kernels": _kernels((32, 64, 128, 256)),  # 1,961,404 parameters
+    "per-pixel-kernels-small": _kernels((8, 16, 32)),  # 33,724: trains on a CPU in minutes
 }
 
 

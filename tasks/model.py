@@ -96,37 +96,54 @@ class Model:
         count, _, height, width = mosaic.shape
         if min(height, width) < self.spec.minimum:
             raise UserError(f"{self.source} needs images of at least {self.spec.minimum} pixels a side")
-        reach, rows = self.spec.reach, height
-        if mosaic.device.type == "cpu" and reach is not None:
-            rows = _rows(height, count * width, torch.get_num_threads())
+        rows, margin = self._bands(mosaic)
         levels = replace(sensor, cfa=self.sensor.cfa)
         context = None
         if self.spec.input_format in WITH_CONTEXT:  # of the whole image, not of each band
             context = context_of(signal(mosaic), sensor)
-        margin = -(-(reach or 0) // 2) * 2  # even, so that each band starts with the CFA's first row
         kind, largest = (torch.uint8, 255) if bits == 8 else (torch.uint16, 65535)
         image = torch.empty(count, height, width, 3, dtype=kind, device=mosaic.device)
 
+        def here(first: int, last: int) -> slice:  # rows of the mirrored mosaic, where they lie in this one
+            return slice(height - last, height - first) if -2 in axes else slice(first, last)
+
         def render(top: int) -> None:
             bottom, first = min(height, top + rows), max(0, top - margin)
-            band = signal(mosaic[:, :, first : bottom + margin])
+            band = signal(mosaic[:, :, here(first, min(height, bottom + margin))])
             inputs = prepare(mirror(band, axes), levels, self.spec.input_format, context)
-            output = mirror(self.generator(inputs.contiguous(memory_format=torch.channels_last)), axes)
-            visible = output[:, :, top - first : bottom - first].float()
+            output = self.generator(inputs.contiguous(memory_format=torch.channels_last))
+            visible = mirror(output[:, :, top - first : bottom - first], axes).float()
             if not visible[:, :, ::16, ::16].isfinite().all():  # some of the pixels, to save time: NaN spreads
                 raise UserError(f"{self.source} gives values that are not finite: its training diverged")
-            image[:, top:bottom] = visible.mul_(largest).clamp_(0, largest).permute(0, 2, 3, 1)
+            image[:, here(top, bottom)] = visible.mul_(largest).clamp_(0, largest).permute(0, 2, 3, 1)
 
         _in_threads(torch.inference_mode()(render), range(0, height, rows))
         return image.permute(0, 3, 1, 2)
 
+    def _bands(self, mosaic: Tensor) -> tuple[int, int]:
+        """The rows of each band of a mosaic (N, 1, H, W), and those that it needs of the next ones to each side.
 
-def _rows(height: int, width: int, threads: int) -> int:
-    """The rows, an even number, of bands of at most about `BAND` pixels: one band, or as many for each thread."""
+        Multiples of `ModelSpec.multiple`: so each band starts with the CFA's first row, and where poolings start.
+        """
+        count, _, height, width = mosaic.shape
+        reach, multiple = self.spec.reach, self.spec.multiple
+        if reach is None:
+            return height, 0
+        margin = -(-reach // multiple) * multiple
+        if mosaic.device.type != "cpu":
+            return height, margin
+        return _rows(height, count * width, torch.get_num_threads(), multiple, least=2 * margin), margin
+
+
+def _rows(height: int, width: int, threads: int, multiple: int = 2, least: int = 2) -> int:
+    """The rows, a `multiple`, of bands of at most about `BAND` pixels: one band, or as many for each thread.
+
+    Bands have at least `least` rows: where a network sees far, their overlaps would be most of the arithmetic.
+    """
     bands = -(-height * width // BAND)
     if bands > 1:
         bands += -bands % threads
-    return max(2, 2 * -(-height // (2 * bands)))
+    return max(least, multiple * -(-height // (multiple * bands)))
 
 
 def _in_threads(render: Callable[[int], None], bands: Sequence[int]) -> None:

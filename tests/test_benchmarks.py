@@ -34,6 +34,7 @@ WITHOUT_JSON = (
     "health",
     "mapper_heads",
     "misalignment",
+    "networks",
     "paper_run",
     "quality",
     "raw_to_raw",

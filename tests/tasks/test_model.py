@@ -41,7 +41,7 @@ def develop_whole(model: Model, mosaic: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", (2, 6, 20, 64))
 def test_an_image_developed_in_bands_equals_the_whole_image(model, rows, monkeypatch):
-    monkeypatch.setattr(module, "BAND", rows * 40 * 2)
+    monkeypatch.setattr(module, "_rows", lambda *_, **__: rows)
     mosaic = torch.rand(2, 1, 52, 40, generator=torch.Generator().manual_seed(0))
     difference = model.develop(mosaic, SENSOR).int() - develop_whole(model, mosaic).int()
     assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 1e-3  # truncated: rounding can show
@@ -52,7 +52,7 @@ def test_bands_in_threads_are_those_of_one_thread(model, gains, monkeypatch, res
     """Bit by bit; operations have one thread meanwhile, and as many as before afterwards."""
     monkeypatch.setattr(module, "BAND", 6 * 40 * 2)
     mosaic = torch.randint(60, 1000, (2, 1, 72, 40), generator=torch.Generator().manual_seed(0)).to(torch.uint16)
-    monkeypatch.setattr(module, "_rows", lambda *_: 6)
+    monkeypatch.setattr(module, "_rows", lambda *_, **__: 6)
     expected, seen, forward = model.develop(mosaic, SENSOR, gains), set(), model.generator.forward
 
     def watched(inputs: torch.Tensor) -> torch.Tensor:
@@ -93,6 +93,28 @@ def test_bands_are_small_and_as_many_for_each_thread(height, width, threads, row
     assert module._rows(height, width, threads) == rows
     assert rows % 2 == 0 and (rows - 2) * width < 1 << 19
     assert -(-height // rows) % threads == 0 or height * width <= 1 << 19 or rows == 2
+
+
+def test_bands_of_a_network_that_sees_far_are_long_and_start_where_it_pools():
+    assert module._rows(3000, 4000, 2, multiple=16, least=256) == 256
+    assert module._rows(1088, 1920, 2, multiple=16, least=256) == 272
+    assert module._rows(400, 600, 2, multiple=16, least=256) == 400
+
+
+@pytest.mark.parametrize("cfa", ("rggb", "bggr"))
+@pytest.mark.parametrize("rows", (8, 56))
+def test_bands_of_a_network_that_pools_equal_the_whole_image(cfa, rows, monkeypatch):
+    """Also of a mirrored mosaic, and where the sides are no multiples of the poolings."""
+    torch.manual_seed(0)
+    generator = build_model("per-pixel-kernels-small").eval()
+    nn.init.normal_(generator.kernels.weight, std=2.0)  # it starts without any influence of the U-Net
+    model = Model("", "per-pixel-kernels-small", generator, SENSOR, None)
+    mosaic, sensor = torch.rand(1, 1, 250, 36), dataclasses.replace(SENSOR, cfa=cfa)
+    images = []
+    for each in (rows, 250):
+        monkeypatch.setattr(module, "_rows", lambda *_, each=each, **__: each)
+        images.append(model.develop(mosaic, sensor, bits=16).int())
+    assert (images[0] - images[1]).abs().max() <= 1  # of 65,535
 
 
 def test_bands_start_at_even_rows_whatever_the_reach(monkeypatch):

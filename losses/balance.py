@@ -1,11 +1,13 @@
 """Dynamic Loss Adaptation: section 3.7."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-8  # added to each norm, as published
+SMALL = 1_000_000  # values: a larger generator keeps a GPU busy, and its memory full, with one gradient at a time
 
 
 def parameter_gradients(
@@ -16,21 +18,30 @@ def parameter_gradients(
     generated: (N, 3, H, W), attached to the generator's graph. The graph is freed.
     image_gradients: K tensors shaped like `generated`, each the gradient of one loss term.
     batched: carry all K back together, as one batched vector-Jacobian product, or one after the other. By default
-        together on a GPU, where launching kernels takes most of a small generator's time. (On a CPU, RMFA-Net takes 1.5
-        times as long batched.)
+        together on a GPU, where launching kernels takes most of a small generator's time, if there are no more than
+        `SMALL` values. (On a CPU, RMFA-Net takes 1.5 times as long batched.)
 
-    Returns (K, P), where P is the number of values of all parameters.
+    Returns (K, P), where P is the number of values of all parameters: 0 for parameters that the images do not depend
+    on, such as those of an output that only another stage trains.
     """
-    if generated.is_cuda if batched is None else batched:
+    small = sum(parameter.numel() for parameter in parameters) <= SMALL
+    if generated.is_cuda and small if batched is None else batched:
         together = torch.stack(list(image_gradients))
-        per_parameter = torch.autograd.grad(generated, parameters, together, is_grads_batched=True)
-        return torch.cat([g.flatten(1) for g in per_parameter], dim=1)
+        return _flat(_gradients(generated, parameters, together, is_grads_batched=True), parameters, len(together))
     rows = []
     for k, gradient in enumerate(image_gradients):
         last = k == len(image_gradients) - 1
-        per_parameter = torch.autograd.grad(generated, parameters, gradient, retain_graph=not last)
-        rows.append(torch.cat([g.flatten() for g in per_parameter]))
-    return torch.stack(rows)
+        rows.append(_flat(_gradients(generated, parameters, gradient, retain_graph=not last), parameters, 1))
+    return torch.cat(rows)
+
+
+_gradients = partial(torch.autograd.grad, allow_unused=True)
+
+
+def _flat(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor], rows: int) -> Tensor:
+    """(`rows`, P): the gradients of all parameters beside each other, 0 where there is none."""
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat([p.new_zeros(rows, p.numel()) if g is None else g.reshape(rows, -1) for g, p in pairs], dim=1)
 
 
 def balance(gradients: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from errors import UserError
+from models import syenet
 from models.efficient import ContextISP, EfficientISP
+from models.liteispnet import LiteISPNet
 from models.mapper import Mapper
+from models.pynet import PyNET
+from models.pynet_v2 import PyNETV2
 from models.rmfa import RMFANet
+from models.syenet import SYENet
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class ModelSpec:
     reach: int | None  # mosaic pixels to each side that an output pixel depends on; None: on the whole image
     memory: int = 0  # bytes that a mosaic pixel needs at once, for a network that takes images whole
     minimum: int = 0  # the least mosaic pixels of a side; it pads to the multiple that it needs by itself (padding.py)
+    for_use: Callable[[Any], nn.Module] | None = None  # makes a smaller network that computes the same in eval mode
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 
@@ -32,6 +39,7 @@ _context = partial(ModelSpec, input_format="packed_context", reach=6)
 _packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
 # Channel attention looks at the whole image. Memory as measured in float32 on a CPU: 27 bytes a channel of its width.
 _rmfa = partial(ModelSpec, input_format="split", reach=None, memory=440, released_for="fujifilm-rmfa")
+_syenet = partial(ModelSpec, input_format="rggb_4095", reach=None, memory=80)
 
 MODELS: dict[str, ModelSpec] = {
     "efficient": _packed(partial(EfficientISP, widths=(12, 12, 12))),  # 3,060 parameters
@@ -42,6 +50,14 @@ MODELS: dict[str, ModelSpec] = {
     "rmfa-large": _rmfa(partial(RMFANet, blocks=20, width=16)),  # 263,403
     "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32), memory=870),
     "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64), memory=1740),
+    # Networks by others, coarse to fine or folded (docs/networks.md)
+    "syenet": _syenet(SYENet, for_use=syenet.fold),  # 108,715 parameters, 5,640 in use
+    "syenet-folded": _syenet(partial(SYENet, folded=True)),  # trained as it is used
+    "pynet-v2": ModelSpec(PyNETV2, "packed_1020", reach=None, memory=400, minimum=50),  # 932,583, 930,255 in use
+    "liteispnet": ModelSpec(  # 9,039,623
+        LiteISPNet, "packed_63", reach=None, memory=1000, minimum=10, released_for="fujifilm-rmfa"
+    ),
+    "pynet": ModelSpec(PyNET, "packed_1020", reach=None, memory=1200, minimum=34),  # 47,554,738
 }
 
 

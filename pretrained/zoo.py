@@ -24,6 +24,7 @@ from models import MAPPERS, MODELS, build_mapper, build_model
 from pretrained.files import fetch
 
 FORMAT = 1  # of the checkpoints that fit.py writes (training.checkpoint)
+PARALLEL = "module."  # before each key of a file that nn.DataParallel wrote, such as the released ones of PyNET
 REPOSITORY = (
     "https://raw.githubusercontent.com/AndreiiArhire/Learned-Lightweight-Smartphone-ISP-with-Unpaired-Data/main"
 )
@@ -123,6 +124,7 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
     path = locate(source)
     content = _load(path)
     if "generator" not in content:
+        content = {str(key).removeprefix(PARALLEL): value for key, value in content.items()}
         name = recognise(content, str(path))
         _require_usable(content, name, path)
         return name, content, {}

@@ -27,6 +27,7 @@ from errors import UserError
 from evaluation.health import Watch, measure
 from evaluation.metrics import psnr, psnr_float
 from models import build_model, model_spec
+from models.batch_norms import synchronise
 from pretrained import zoo
 from tasks.camera import profile_for
 from tasks.data import identify, note_darkness, open_data, open_reference
@@ -99,6 +100,9 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         fitted = fit_reference(config, training, reader, reference, synthetic, quiet=not group.main)
         run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
+        if group.size > 1 and synchronise(generator, group.mean, group.size):
+            for trainer in trainers:
+                trainer.batched = False  # what the processes exchange in a backward pass cannot be batched
         stages = _build_stages(config, run_data, trainers)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(

@@ -29,11 +29,15 @@ def test_published_outputs_of_all_levels():
     assert network.state_dict().keys() == state.keys()
     network = network.to_empty(device="cpu").double()
     network.load_state_dict(state)
-    inputs = tensor(values["input"])
+    inputs, features = tensor(values["input"]), {}
+    for level, last in ((2, network.conv_l2_d12), (1, network.conv_l1_d14)):  # seen on the way to level 0, to save time
+        last.register_forward_hook(lambda _, __, output, level=level: features.update({level: output}))
     with torch.no_grad():
-        for level in network.levels:
-            expected = tensor(values[f"output_level{level}" if level else "output"])
-            torch.testing.assert_close(network.at_level(inputs, level), expected, rtol=0, atol=1e-6)
+        images = {level: network.at_level(inputs, level) for level in (5, 4, 3, 0)}
+        images |= {2: network.conv_l2_out(features[2]).sigmoid(), 1: network.conv_l1_out(features[1]).sigmoid()}
+    for level, image in images.items():
+        expected = tensor(values[f"output_level{level}" if level else "output"])
+        torch.testing.assert_close(image, expected, rtol=0, atol=1e-6)
 
 
 def test_the_parts_of_the_levels():

@@ -100,9 +100,6 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         fitted = fit_reference(config, training, reader, reference, synthetic, quiet=not group.main)
         run_data = RunData(training, splits, reader, reference, fitted, model_spec(name).input_format, device, group)
         trainers = [BUILDERS[plan.name](config, generator, networks) for plan in mode.stages]
-        if group.size > 1 and synchronise(generator, group.mean, group.size):
-            for trainer in trainers:
-                trainer.batched = False  # what the processes exchange in a backward pass cannot be batched
         stages = _build_stages(config, run_data, trainers)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
@@ -214,7 +211,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
 
     stages, contextual = [], run_data.input_format in WITH_CONTEXT
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
-        trainer.average_ = group.mean_ if group.size > 1 else None
+        _share(trainer, group)
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
         if is_synthetic(config, plan.name):
             contexts = SyntheticContexts(fitted.camera) if contextual else None
@@ -229,6 +226,14 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
             feed = partial(load, patches), partial(to_batch, render)
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps))
     return stages
+
+
+def _share(trainer: Trainer, group: Group) -> None:
+    """Average gradients and the statistics of batch normalisations over all processes."""
+    if group.size > 1:
+        trainer.average_ = group.mean_
+        if synchronise(trainer.generator, group.mean, group.size):
+            trainer.batched = False  # what processes exchange in a backward pass cannot be batched
 
 
 def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validation:

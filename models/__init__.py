@@ -3,19 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from errors import UserError
+from models import syenet
 from models.csanet import CSANet
 from models.cyclegan import CycleGenerators
 from models.efficient import ContextISP, EfficientISP
 from models.kernels import KernelISP, reach_of
 from models.lan import LAN
+from models.liteispnet import LiteISPNet
 from models.mapper import Mapper
 from models.microisp import MicroISP
+from models.pynet import PyNET
+from models.pynet_v2 import PyNETV2
 from models.rmfa import RMFANet
 from models.srcnn import SRCNN
+from models.syenet import SYENet
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class ModelSpec:
     memory: int = 0  # bytes that a mosaic pixel needs at once, for a network that takes images whole
     minimum: int = 0  # the least mosaic pixels of a side; it pads to the multiple that it needs by itself (padding.py)
     multiple: int = 2  # bands of an image start at multiples of so many mosaic rows: its poolings begin there, too
+    for_use: Callable[[Any], nn.Module] | None = None  # makes a smaller network that computes the same in eval mode
     released_for: str = "fujifilm"  # a name in data.sensor.SENSORS: the camera that its released weights expect
 
 
@@ -39,6 +46,7 @@ _context = partial(ModelSpec, input_format="packed_context", reach=6)
 _packed = partial(ModelSpec, input_format="packed", reach=6)  # three 3x3 convolutions at half resolution
 # Channel attention looks at the whole image. Memory as measured in float32 on a CPU: 27 bytes a channel of its width.
 _rmfa = partial(ModelSpec, input_format="split", reach=None, memory=440, released_for="fujifilm-rmfa")
+_syenet = partial(ModelSpec, input_format="rggb_4095", reach=None, memory=80)
 
 
 def _kernels(widths: tuple[int, ...]) -> ModelSpec:
@@ -62,8 +70,15 @@ MODELS: dict[str, ModelSpec] = {
     "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=75, minimum=158),  # 13,560
     "srcnn": ModelSpec(SRCNN, "packed", reach=16),  # 81,644
     "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100),  # 28,511
+    "syenet": _syenet(SYENet, for_use=syenet.fold),  # 108,715; 5,640 in use
+    "syenet-folded": _syenet(partial(SYENet, folded=True)),  # trained as it is used
+    "pynet-v2": ModelSpec(PyNETV2, "packed_1020", reach=None, memory=400, minimum=50),  # 932,583; 930,255 in use
+    "liteispnet": ModelSpec(  # 9,039,623
+        LiteISPNet, "packed_63", reach=None, memory=1000, minimum=10, released_for="fujifilm-rmfa"
+    ),
+    "pynet": ModelSpec(PyNET, "packed_1020", reach=None, memory=1200, minimum=34),  # 47,554,738
     # Per-pixel kernels (Xing et al., A Well-aligned Dataset for Learning ISP, SIGGRAPH 2022 poster)
-    "per-pixel-kernels": _kernels((32, 64, 128, 256)),  # 1,961,404 parameters
+    "per-pixel-kernels": _kernels((32, 64, 128, 256)),  # 1,961,404
     "per-pixel-kernels-small": _kernels((8, 16, 32)),  # 33,724: trains on a CPU in minutes
 }
 

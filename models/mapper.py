@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from errors import UserError
-from models.batch_norms import DIRECTIONS, Average, BatchNorms
+from models.batch_norms import DIRECTIONS, Average, synchronise
 from models.encoders import ENCODERS, PATCH, WIDTH
 from models.transforms import apply, terms
 
@@ -129,10 +129,8 @@ class Mapper(nn.Module):
         return mapped
 
     def synchronise(self, average: Average | None, processes: int) -> None:
-        """Normalise batches by the statistics of so many processes in training; see `BatchNorms`."""
-        for module in self.modules():
-            if isinstance(module, BatchNorms):
-                module.synchronise(average, processes)
+        """Normalise batches by the statistics of so many processes in training; see `batch_norms.synchronise`."""
+        synchronise(self, average, processes)
 
 
 def _head(outputs: int) -> nn.Sequential:

@@ -6,15 +6,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def in_multiples(network: Callable[[Tensor], Tensor], inputs: Tensor, multiple: int, scale: int) -> Tensor:
+def in_multiples(network: Callable[[Tensor], Tensor], inputs: Tensor, multiple: int, scale: float) -> Tensor:
     """Call a network with sides padded to a `multiple`, and crop what the padding has added to its output.
 
-    `inputs` is (N, C, H, W), the output `scale` times as large: 1 for a mosaic, 2 for packed planes. Rows and columns
-    are reflected at the bottom and the right, without the last one, which keeps the CFA order of a mosaic. Sides that
-    are multiples already are passed as they are. The sides must be longer than the padding.
+    `inputs` is (N, C, H, W), the output `scale` times as large, rounded down: 1 for a mosaic, 2 for packed planes, less
+    for the output of a coarser level. Rows and columns are reflected at the bottom and the right, without the last one,
+    which keeps the CFA order of a mosaic. Sides that are multiples already are passed as they are. The sides must be
+    longer than the padding.
     """
     height, width = inputs.shape[-2:]
     rows, columns = -height % multiple, -width % multiple
     if rows or columns:
         inputs = F.pad(inputs, (0, columns, 0, rows), mode="reflect")
-    return network(inputs)[..., : scale * height, : scale * width]
+    return network(inputs)[..., : int(scale * height), : int(scale * width)]

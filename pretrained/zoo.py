@@ -25,6 +25,7 @@ from pretrained.tensorflow_bundle import INDEX, is_bundle
 from pretrained.tensorflow_weights import load_tensorflow
 
 FORMAT = 1  # of the checkpoints that fit.py writes (training.checkpoint)
+PARALLEL = "module."  # before each key of a file that nn.DataParallel wrote, such as the released ones of PyNET
 
 
 def locate(source: str) -> Path:
@@ -57,6 +58,7 @@ def open_checkpoint(source: str) -> tuple[str, dict[str, Tensor], dict[str, Any]
     path = locate(source)
     content = _load(path)
     if "generator" not in content:
+        content = {str(key).removeprefix(PARALLEL): value for key, value in content.items()}
         name = recognise(content, str(path))
         _require_usable(content, name, path)
         return name, content, {}

@@ -28,6 +28,7 @@ from errors import UserError
 from evaluation.health import Watch, measure
 from evaluation.metrics import psnr, psnr_float
 from models import build_model, model_spec
+from models.batch_norms import synchronise
 from pretrained import zoo
 from tasks.camera import profile_for
 from tasks.data import identify, note_darkness, open_data, open_reference
@@ -227,7 +228,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
 
     stages, contextual = [], run_data.input_format in WITH_CONTEXT
     for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
-        trainer.average_ = group.mean_ if group.size > 1 else None
+        _share(trainer, group)
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
         if is_synthetic(config, plan.name):
             contexts = SyntheticContexts(fitted.camera) if contextual else None
@@ -244,6 +245,14 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
         image = None if plan.part is WHOLE else plan.part.image
         stages.append(Stage(plan.name, plan.result, steps[plan.name], trainer, *feed, plan.save_steps, image))
     return stages
+
+
+def _share(trainer: Trainer, group: Group) -> None:
+    """Average gradients and the statistics of batch normalisations over all processes."""
+    if group.size > 1:
+        trainer.average_ = group.mean_
+        if synchronise(trainer.generator, group.mean, group.size):
+            trainer.batched = False  # what processes exchange in a backward pass cannot be batched
 
 
 def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validation:

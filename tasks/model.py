@@ -167,10 +167,15 @@ def _in_threads(render: Callable[[int], None], bands: Sequence[int]) -> None:
 
 
 def open_model(source: str, device: torch.device) -> Model:
-    """Open a checkpoint written by fit.py, a released file, or a released name. Raises `UserError` for others."""
+    """Open a checkpoint written by fit.py, a released file, or a released name. Raises `UserError` for others.
+
+    A network with a smaller form for use (`ModelSpec.for_use`) is brought to that form.
+    """
     name, state, description = zoo.open_checkpoint(source)
-    generator = build_model(name).eval().requires_grad_(False)
+    spec, generator = model_spec(name), build_model(name).eval().requires_grad_(False)
     generator.load_state_dict(state)
+    if spec.for_use:
+        generator = spec.for_use(generator)
     sensor = sensor_of(source, name, description)
     config = settings.from_dict(description["config"]) if "config" in description else None
     normalisation = description.get("normalise", "off")

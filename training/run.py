@@ -19,6 +19,7 @@ from training.folder import checksum, save_state
 from training.log import DIVERGED, Forecast, GradientCheck, NoLog, Progress, RunLog, Stopwatch, say, to_floats
 from training.stop import StopRequest
 from training.task import Intervals, Stage, Task
+from training.validation import in_use
 
 
 class Run:
@@ -164,13 +165,14 @@ class Run:
 
     def _validate(self, stage: Stage) -> dict[str, float]:
         """Write sample images, and the score if there are validation pairs."""
-        validation, generator, health = self.task.validation, stage.algorithm.result, {}
-        generator = partial(stage.image, generator) if stage.image else generator
-        if self.group.main:
-            health = validation.health(generator)
-            path = self.folder / "samples" / f"{stage.name}_{self.step:07d}.png"
-            self.log.show(stage.name, self._total_steps(), validation.save_samples(path, generator))
-        score = validation.measure(validation.render(generator))
+        validation, network, health = self.task.validation, stage.algorithm.result, {}
+        generator = partial(stage.image, network) if stage.image else network
+        with in_use(network):
+            if self.group.main:
+                health = validation.health(generator)
+                path = self.folder / "samples" / f"{stage.name}_{self.step:07d}.png"
+                self.log.show(stage.name, self._total_steps(), validation.save_samples(path, generator))
+            score = validation.measure(validation.render(generator))
         found = {} if score is None else {validation.name: score}
         if score is not None:
             self.scores[stage.result] = score

@@ -73,6 +73,23 @@ class AdversarialLoss(Protocol):
     def discriminator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """How `AveragedModel` averages weights, and the statistics of batch normalisations with them.
+
+    Integers, such as counts, are copied.
+    """
+    average = get_ema_multi_avg_fn(decay)
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, count)
+        else:
+            for ours, theirs in zip(averaged, current, strict=True):
+                ours.copy_(theirs)
+
+    return update
+
+
 @dataclass
 class Trainer:
     """Everything that one stage of training needs; `step` is the algorithm.
@@ -96,6 +113,7 @@ class Trainer:
     output: Callable[[nn.Module, Tensor], Tensor] | None = None  # (generator, inputs) -> what is trained of it, not all
     target_gradients: bool = False  # build graphs for the features of targets and references, which nothing needs
     average_: Callable[[Tensor], Tensor] | None = None  # replaces a gradient by its mean over all processes
+    batched: bool | None = None  # how losses are carried through the generator: see losses.balance
     ema: AveragedModel | None = field(init=False, default=None)
 
     def __post_init__(self):
@@ -106,7 +124,7 @@ class Trainer:
         if self.unzeroed and not self.balanced:
             raise ValueError("only balanced losses count the gradients of a critic's untrained parameters")
         if self.ema_decay:
-            self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
+            self.ema = AveragedModel(self.generator, multi_avg_fn=moving_average(self.ema_decay), use_buffers=True)
 
     @property
     def result(self) -> nn.Module:
@@ -209,7 +227,7 @@ class Trainer:
     def _balanced_gradient(self, generated: Tensor, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """Set the gradient of Dynamic Loss Adaptation."""
         names = [objective.name for objective in self.objectives]
-        rows = parameter_gradients(generated, [gradients[name] for name in names], self.parameters)
+        rows = parameter_gradients(generated, [gradients[name] for name in names], self.parameters, self.batched)
         if self.average_:
             rows = self.average_(rows)
         total, norms = balance(rows, self.weights)
@@ -263,9 +281,10 @@ class Trainer:
         return {term.feature for term in self.terms if term.against == other}
 
     def finite(self) -> bool:
-        """Whether all weights are finite. Others must not be saved."""
+        """Whether all weights and statistics are finite. Others must not be saved."""
         networks = [self.generator, self.result, *(adversary.critic for adversary in self.adversaries)]
-        return all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
+        weights = (each for network in networks for each in (*network.parameters(), *network.buffers()))
+        return all(bool(weight.isfinite().all()) for weight in weights)
 
     def state(self) -> dict[str, dict]:
         """Everything that changes from step to step, as state dicts by name."""

@@ -1,6 +1,7 @@
 """Validation during training: the mean score of the validation pairs, and a grid of sample images."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,17 @@ import storage
 from training.distributed import ALONE, Group
 
 Render = Callable[[Tensor], Tensor]  # inputs (1, C, H, W) -> images (1, 3, H, W)
+
+
+@contextmanager
+def in_use(network: nn.Module) -> Iterator[None]:
+    """Run the block with the network in evaluation mode, in which batch normalisation learns nothing of the images."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 @dataclass(frozen=True)

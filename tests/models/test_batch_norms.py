@@ -98,7 +98,7 @@ def test_after_none_it_is_alone_again():
 
 
 def test_two_processes_with_half_a_batch_each_compute_what_one_does(tmp_path):
-    """The whole mapper, both directions, with gloo: outputs, averaged gradients, running statistics."""
+    """The whole mapper, both directions, and an ISP, with gloo: outputs, averaged gradients, running statistics."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command += [two_processes.__file__, str(tmp_path)]
@@ -116,3 +116,4 @@ def test_two_processes_with_half_a_batch_each_compute_what_one_does(tmp_path):
                 first[name], value, rtol=1e-7, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}"
             )
     assert any(value.any() for name, value in one.items() if name.startswith("gradient encoder.stem"))
+    assert one["gradient isp"].any()

@@ -1,9 +1,8 @@
 """The paper's task: train an ISP from unpaired or paired photographs, as the stages that `training.run` runs."""
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Generator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,18 +14,16 @@ from data.cache import Files, cached_files
 from data.camera import to_dict
 from data.files import Reader
 from data.folders import Split, find_layout, unpaired
-from data.inputs import WITH_CONTEXT, context_of, prepare
-from data.loader import evaluation_pairs, training_batches
+from data.inputs import WITH_CONTEXT, context_of
+from data.loader import training_batches
 from data.masks import with_masks
 from data.notes import note
-from data.patches import OfWhole, Patches, centre, photo_tensor
-from data.photographs import read_photo
-from data.reference import Reference, find_demosaicer
+from data.patches import OfWhole, Patches
+from data.reference import find_demosaicer
 from data.sizes import refuse_smaller
 from data.synthetic import SyntheticContexts, SyntheticPatches
 from errors import UserError
-from evaluation.health import Watch, measure
-from evaluation.metrics import psnr, psnr_float
+from evaluation.health import Watch
 from models import build_model, model_spec
 from models.batch_norms import synchronise
 from pretrained import zoo
@@ -38,44 +35,15 @@ from tasks.model import sensor_of
 from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
 from tasks.parts import WHOLE, Part
 from tasks.recipes import find_recipe, with_steps
-from tasks.reference import Fitted, fit_reference
+from tasks.reference import fit_reference
+from tasks.run_data import RunData, build_validation
 from tasks.weighting import weight_photographs
 from training.distributed import Group
 from training.steps import Batch, Trainer
 from training.task import Stage, Task
-from training.validation import Render, Validation
 
-WATCHED, WATCHED_SIDE = 32, 256  # at most so many images, evenly spaced, and pixels of their sides, are watched
-SHOWN_SIDE = 512  # pixels of the sample images' sides, at most
 CHUNK = 100  # batches in a chunk (released code)
 RANDOM = "some frozen networks have random weights (see log.jsonl): do not compare these figures with the paper's"
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The data of a run, and how it is fed to the generator."""
-
-    training: Split  # the training files, separated as the mode and data.unpaired say
-    splits: dict[str, Split]  # "train", "val", "test": the files as the dataset has them
-    reader: Reader
-    reference: Reference  # the published rendering, with which scores are compared
-    fitted: Fitted  # what the content loss compares with, and the camera of synthetic pairs
-    input_format: str  # of the generator
-    device: torch.device
-    group: Group
-
-    def central(self, path: Path, side: int) -> tuple[Tensor, Tensor]:
-        """The central square of a file, at most `side` pixels: (mosaic (1, 1, H, W), the generator's input)."""
-        whole = self.reader.mosaic(path)
-        mosaic = self.reader.mosaic_tensor(centre(whole, side))[None].to(self.device)
-        context = None
-        if self.input_format in WITH_CONTEXT:
-            context = context_of(self.reader.mosaic_tensor(whole)[None], self.reader.sensor).to(self.device)
-        return mosaic, self.inputs(mosaic, context)
-
-    def inputs(self, mosaic: Tensor, context: Tensor | None = None) -> Tensor:
-        """The generator's input from mosaics (N, 1, H, W), 1 is white; from patches with the context of their files."""
-        return prepare(mosaic, self.reader.sensor, self.input_format, context)
 
 
 def build_task(config: Config, device: torch.device, group: Group, resume: bool) -> Task:
@@ -113,7 +81,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         f"to train on, {len(splits['val'])} pairs to validate on{_stages_in_words(config)}",
         generator=generator,
         stages=stages,
-        validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
+        validation=build_validation(run_data, config.log.samples, config.quirks.float_psnr),
         provenance=networks.provenance | weighted | fitted.facts,
         config=settings.to_dict(config),
         description={
@@ -253,59 +221,3 @@ def _share(trainer: Trainer, group: Group) -> None:
         trainer.average_ = group.mean_
         if synchronise(trainer.generator, group.mean, group.size):
             trainer.batched = False  # what processes exchange in a backward pass cannot be batched
-
-
-def _build_validation(run_data: RunData, scenes: int, floats: bool) -> Validation:
-    """PSNR of the validation pairs, of `floats` or of 8 bits, and sample rows of demosaiced reference, output, target.
-
-    Without validation pairs, the samples are training files, and the last image is a photograph of another scene.
-    """
-    val, reader, reference, device = run_data.splits["val"], run_data.reader, run_data.reference, run_data.device
-    shown = val or run_data.splits["train"]
-    available = min(len(shown.raws), len(shown.photos))
-    count = min(scenes, available)
-
-    def render(generator: nn.Module) -> Render:
-        return lambda mosaic: generator(run_data.inputs(mosaic))
-
-    def samples(generator: nn.Module) -> list[list[Tensor]]:
-        rows = []
-        for index in range(0, count * (available // count), available // count):
-            mosaic, inputs = run_data.central(shown.raws[index], SHOWN_SIDE)
-            photo = photo_tensor(centre(reader.aligned(read_photo(shown.photos[index])), SHOWN_SIDE))
-            rows.append([reference(mosaic)[0], generator(inputs)[0], photo])
-        return rows
-
-    return Validation(
-        name="val_psnr",
-        title=f"PSNR on the {len(val)} validation pairs ({'floats' if floats else '8 bits'}, RGB, mean over images)",
-        unit="dB",
-        count=len(val),
-        pairs=lambda indices: evaluation_pairs(val.take(indices), reader, device),
-        score=psnr_float if floats else psnr,
-        render=render,
-        samples=samples,
-        baselines={"demosaiced": reference},
-        group=run_data.group,
-        health=_build_health(run_data),
-    )
-
-
-def _build_health(run_data: RunData) -> Callable[[nn.Module], dict[str, float]]:
-    """The signs that training goes wrong, in the centres of a few mosaics, whose photographs need not be known."""
-    raws, photos = run_data.training.raws, run_data.training.photos  # validation scenes may have other colours
-
-    @cache
-    def images() -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        chosen = [run_data.central(path, WATCHED_SIDE) for path in raws[:: -(-len(raws) // WATCHED)]]
-        demosaiced = [run_data.reference(mosaic)[0] for mosaic, _ in chosen]
-        shown = (photo_tensor(centre(read_photo(path), WATCHED_SIDE)) for path in photos[:: -(-len(photos) // WATCHED)])
-        return [inputs for _, inputs in chosen], demosaiced, [image.to(run_data.device) for image in shown]
-
-    def health(generator: nn.Module) -> dict[str, float]:
-        inputs, demosaiced, photographs = images()
-        with torch.no_grad():
-            outputs = [generator(each)[0].float().clamp(0, 1) for each in inputs]
-        return measure(outputs, demosaiced, photographs)
-
-    return health

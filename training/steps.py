@@ -7,9 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from losses.balance import EPSILON, assign, balance, parameter_gradients
+from training.averages import moving_average
 from training.masks import Aligned
 from training.unzeroed import UnzeroedGradients
 
@@ -71,23 +72,6 @@ class AdversarialLoss(Protocol):
     def generator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> Tensor: ...
 
     def discriminator(self, critic: nn.Module, fake: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """How `AveragedModel` averages weights, and the statistics of batch normalisations with them.
-
-    Integers, such as counts, are copied.
-    """
-    average = get_ema_multi_avg_fn(decay)
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            average(averaged, current, count)
-        else:
-            for ours, theirs in zip(averaged, current, strict=True):
-                ours.copy_(theirs)
-
-    return update
 
 
 @dataclass

@@ -14,7 +14,7 @@ from data.conditions import _read_table
 from data.files import Reader
 from data.inputs import context_of
 from errors import UserError
-from tasks import isp
+from tasks import isp, run_data
 from tasks.data import note_darkness, open_data
 from tasks.model import open_model
 from training.checkpoint import save_generator
@@ -122,7 +122,7 @@ def test_samples_and_signs_are_of_whole_files(noted):
     paths = splits["train"].raws
     wanted = [context_of(reader.mosaic_tensor(reader.mosaic(path))[None], reader.sensor)[0] for path in paths]
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(isp, "WATCHED_SIDE", 32)
+        patch.setattr(run_data, "WATCHED_SIDE", 32)
         stage_data.health(generator)
     assert len(seen) == len(wanted)
     for found, expected in zip(seen, wanted, strict=True):

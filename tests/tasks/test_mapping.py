@@ -25,6 +25,8 @@ def spoiled(name: str = "mapper-plain") -> torch.nn.Module:
     """Mappers that are not the identity, with running statistics that are not those of a batch."""
     torch.manual_seed(0)
     mapper = build_mapper(name)
+    if name == "cyclegan":  # never the identity, and without running statistics
+        return mapper
     for to, matrix in (("a", torch.eye(4) * 2), ("b", torch.eye(4) / 2)):
         mapper.start_from(to, matrix)
         torch.nn.init.normal_(mapper.heads[to][-1].weight, std=0.02)
@@ -54,7 +56,8 @@ def test_an_opened_mapper_maps_as_the_saved_one_does(saved, name):
     for to in "ab":
         expected = mapper.map_planes(planes, to)
         assert torch.equal(found.map(planes, to), expected) and not torch.equal(expected, planes)
-        assert torch.equal(found.map(planes, to, 2), mapper.map_planes(planes, to, 2))
+        if name != "cyclegan":  # which cannot downsample
+            assert torch.equal(found.map(planes, to, 2), mapper.map_planes(planes, to, 2))
     assert found.name == name and not found.mapper.training
     assert not any(parameter.requires_grad for parameter in found.mapper.parameters())
 

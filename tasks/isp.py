@@ -33,7 +33,15 @@ from tasks.data import identify, note_darkness, open_data, open_reference
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
+from tasks.modes import (
+    build_trainers,
+    chosen_critics,
+    drawn_files,
+    is_synthetic,
+    mode_of,
+    planned_steps,
+    stages_in_words,
+)
 from tasks.parts import WHOLE, Part
 from tasks.recipes import find_recipe, with_steps
 from tasks.reference import Fitted, fit_reference
@@ -106,7 +114,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
         summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
-        f"to train on, {len(splits['val'])} pairs to validate on{_stages_in_words(config)}",
+        f"to train on, {len(splits['val'])} pairs to validate on{stages_in_words(config)}",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),
@@ -125,12 +133,6 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         watch=Watch().look,
         warning=RANDOM if any(source.startswith("random") for source in networks.provenance.values()) else "",
     )
-
-
-def _stages_in_words(config: Config) -> str:
-    """The stages of a published recipe with their steps, for the first line that a run prints."""
-    steps = ", ".join(f"{count:,} of {name}" for name, count in planned_steps(config).items())
-    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
 
 
 def _training_files(config: Config, split: Split, reader: Reader) -> Split:

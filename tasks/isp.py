@@ -33,17 +33,9 @@ from tasks.data import identify, note_darkness, open_data, open_reference
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import (
-    build_trainers,
-    chosen_critics,
-    drawn_files,
-    is_synthetic,
-    mode_of,
-    planned_steps,
-    stages_in_words,
-)
+from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
 from tasks.parts import WHOLE, Part
-from tasks.recipes import find_recipe, with_steps
+from tasks.recipes import find_recipe, in_words, with_steps
 from tasks.reference import Fitted, fit_reference
 from tasks.weighting import weight_photographs
 from training.distributed import Group
@@ -114,7 +106,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
         summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
-        f"to train on, {len(splits['val'])} pairs to validate on{stages_in_words(config)}",
+        f"to train on, {len(splits['val'])} pairs to validate on{in_words(config, planned_steps(config))}",
         generator=generator,
         stages=stages,
         validation=_build_validation(run_data, config.log.samples, config.quirks.float_psnr),

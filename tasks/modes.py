@@ -110,12 +110,6 @@ def planned_steps(config: Config) -> dict[str, int]:
     return {plan.name: getattr(config, plan.name).steps for plan in stages} | ({"pretrain": 0} if config.init else {})
 
 
-def stages_in_words(config: Config) -> str:
-    """The stages of a published recipe with their steps, for the first line that a run prints."""
-    steps = ", ".join(f"{count:,} of {name}" for name, count in planned_steps(config).items())
-    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
-
-
 def is_synthetic(config: Config, stage: str) -> bool:
     """Whether the pairs of a stage are made of photographs (data/synthetic.py)."""
     return mode_of(config).synthetic if stage != "pretrain" else config.pretrain.data == "synthetic"

@@ -34,7 +34,7 @@ from tasks.features import Networks
 from tasks.model import sensor_of
 from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
 from tasks.parts import WHOLE, Part
-from tasks.recipes import find_recipe, with_steps
+from tasks.recipes import find_recipe, in_words, with_steps
 from tasks.reference import fit_reference
 from tasks.run_data import RunData, build_validation
 from tasks.weighting import weight_photographs
@@ -54,10 +54,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     torch.manual_seed(config.seed)
     set_precision(config.compute)
     with group.in_turn():
-        splits, reader, _ = open_data(config)
-        if config.data.masks:
-            splits["train"] = with_masks(splits["train"], Path(config.data.masks))
-        reader = reader.for_training()
+        splits, reader = _open_masked(config)
         reference = open_reference(reader, config.data)
         config = with_steps(config, len(splits["train"]))
         mode, training = mode_of(config), _training_files(config, splits["train"], reader)
@@ -78,7 +75,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         camera = {"camera": to_dict(profile)} if profile else {}
     return Task(
         summary=f"{name} on {device}, {len(training.raws)} mosaics and {len(set(training.photos))} photographs "
-        f"to train on, {len(splits['val'])} pairs to validate on{_stages_in_words(config)}",
+        f"to train on, {len(splits['val'])} pairs to validate on{in_words(config, planned_steps(config))}",
         generator=generator,
         stages=stages,
         validation=build_validation(run_data, config.log.samples, config.quirks.float_psnr),
@@ -99,10 +96,12 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
     )
 
 
-def _stages_in_words(config: Config) -> str:
-    """The stages of a published recipe with their steps, for the first line that a run prints."""
-    steps = ", ".join(f"{count:,} of {name}" for name, count in planned_steps(config).items())
-    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
+def _open_masked(config: Config) -> tuple[dict[str, Split], Reader]:
+    """The dataset, with the masks of its training pairs, if there are any, and the reader of its files."""
+    splits, reader, _ = open_data(config)
+    if config.data.masks:
+        splits["train"] = with_masks(splits["train"], Path(config.data.masks))
+    return splits, reader.for_training()
 
 
 def _training_files(config: Config, split: Split, reader: Reader) -> Split:

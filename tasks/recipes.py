@@ -212,6 +212,12 @@ def with_steps(config: Config, pairs: int) -> Config:
     return replace(config, train=train, published=published)
 
 
+def in_words(config: Config, planned: dict[str, int]) -> str:
+    """The planned steps of a recipe's stages, for the first line that a run prints; "" for the paper's method."""
+    steps = ", ".join(f"{count:,} of {name}" for name, count in planned.items())
+    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
+
+
 def _require_complete(config: Config) -> None:
     """Raise `UserError` if a stage's settings are not in the config, as in one that `with_recipe` has not completed."""
     published, stages = config.published, find_recipe(config.model).stages

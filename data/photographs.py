@@ -194,6 +194,14 @@ def notes_of(source: Path):
     return notes
 
 
+def exif_of(source: Path) -> dict[str, object]:
+    """{name of a tag: value} of what a camera noted of the moment, in a camera file or a photograph; may be empty."""
+    from PIL import ExifTags
+
+    _, inner = _read_exif(source)
+    return {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in inner.get(ExifTags.IFD.Exif, {}).items()}
+
+
 def _read_exif(source: Path) -> tuple[dict, dict]:
     """(the first directory, {directory: its content}) of a camera file; LibRaw's few notes of RAF and CR3."""
     from PIL import ExifTags, Image

@@ -115,7 +115,7 @@ def align(rendered: np.ndarray, photo: np.ndarray, options: Options) -> Alignmen
     shape = rendered.shape[:2]
     if min(*shape, *photo.shape[:2]) < 2 * local_motion.CELL:
         raise NotAligned(f"a picture of less than {2 * local_motion.CELL} pixels a side cannot be aligned")
-    matrix, figures = _global(rendered, photo, options)
+    matrix, figures = find_homography(rendered, photo, options)
     matrix = refine(rendered, photo, matrix)
     scale = scale_of(matrix, shape)
     soft = low_pass(photo, scale)
@@ -133,12 +133,11 @@ def align(rendered: np.ndarray, photo: np.ndarray, options: Options) -> Alignmen
     return Alignment(places, mask, residual, scale, figures)
 
 
-def _resample(photo: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return cv2.remap(photo, places, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
+def find_homography(rendered: np.ndarray, photo: np.ndarray, options: Options) -> tuple[np.ndarray, dict[str, float]]:
+    """The homography (3, 3) from a rendering to a photograph, both (H, W, 3) uint8, by their features, and its figures.
 
-
-def _global(rendered: np.ndarray, photo: np.ndarray, options: Options) -> tuple[np.ndarray, dict[str, float]]:
-    """The homography (3, 3) of features from the rendering to the photograph, and how many of them fit it."""
+    Raises `NotAligned` if too few features fit together, or in a way that no camera could see.
+    """
     cv2.setRNGSeed(0)  # MAGSAC draws samples
     (points, described), (others, also) = features(rendered), features(photo)
     pairs = matches(described, also, options.ratio)
@@ -156,6 +155,10 @@ def _global(rendered: np.ndarray, photo: np.ndarray, options: Options) -> tuple[
         )
     errors = np.linalg.norm(transform(second[inliers], np.linalg.inv(matrix)) - first[inliers], axis=-1)
     return matrix, {"matches": float(len(pairs)), "inliers": float(count), "reprojection": float(errors.mean())}
+
+
+def _resample(photo: np.ndarray, places: np.ndarray) -> np.ndarray:
+    return cv2.remap(photo, places, None, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _local(rendered: np.ndarray, photo: np.ndarray, matrix: np.ndarray, options: Options) -> np.ndarray:

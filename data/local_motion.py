@@ -11,8 +11,9 @@ from data.registration import normalise
 
 CELL = 16  # pixels of the squares whose displacement is estimated
 REDUCTIONS = (4, 2, 1, 1)  # the images are this much smaller in each pass: the first ones find large displacements
+SMOOTH = 1.0  # pixels of reduced ones: without fine detail, the difference is linear over a larger displacement
 AVERAGES = (8.0, 4.0, 2.0)  # cells: Gaussians of an estimate, each the starting point of the next
-DAMPING = 0.004  # squared gradient (of images of contrast 1, per pixel) below which the starting point is kept
+DAMPING = 0.001  # squared gradient (of images of contrast 1, per pixel) below which the starting point is kept
 JUDGED = 3.0  # cells: the Gaussian in which the correlation of held-out colours is compared
 UNEXPLAINED = 0.9  # the share of what the correlation leaves unexplained that may remain
 CORRELATED = 0.7  # what the correlation must reach: below, noise decides
@@ -71,6 +72,8 @@ def displacements(
     size = [max(1, side // reduction) for side in still.shape[::-1]]
     small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (still, moving)]
     first, second = (normalise(image) for image in small)
+    if reduction > 1:
+        first, second = (cv2.GaussianBlur(image, (0, 0), SMOOTH) for image in (first, second))
     mean, difference = (first + second) / 2, second - first
     x, y = (cv2.Scharr(mean, cv2.CV_32F, *axis, scale=1 / 32) for axis in ((1, 0), (0, 1)))
     products = ((x, x), (x, y), (y, y), (x, difference), (y, difference))

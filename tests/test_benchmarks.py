@@ -29,7 +29,17 @@ from training.steps import Batch
 
 from .benchmark_runs import FOLDER, run_main
 
-WITHOUT_JSON = ("ablations", "export", "health", "mapper_heads", "paper_run", "quality", "raw_to_raw", "selection")
+WITHOUT_JSON = (
+    "ablations",
+    "alignment",
+    "export",
+    "health",
+    "mapper_heads",
+    "paper_run",
+    "quality",
+    "raw_to_raw",
+    "selection",
+)
 BENCHMARKS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
 CPU = torch.device("cpu")
 

@@ -32,7 +32,8 @@ def test_a_shift_is_measured_in_pixels_with_its_sign(texture):
     field *= 0
     for reduction in REDUCTIONS:  # coarse to fine
         field = displacements(texture, moved(texture, 4.0 - field[..., 0].mean(), 0.0), inside, field, reduction)
-    assert field[3:-3, 3:-3, 0] == pytest.approx(4.0, abs=0.1) and field[3:-3, 3:-3, 1] == pytest.approx(0.0, abs=0.1)
+    assert field[..., 0].mean() == pytest.approx(4.0, abs=0.1) and field[..., 1].mean() == pytest.approx(0, abs=0.1)
+    assert np.abs(field - (4.0, 0.0)).max() < 0.7
 
 
 def test_cells_without_detail_follow_their_neighbours(texture):

@@ -132,6 +132,11 @@ def mosaics(raws: Path, photos: Path | None = None) -> Split:
     return Split((raws,), (photos,) if photos else (), paired=bool(photos))
 
 
+def photographs(folder: Path) -> tuple[Path, ...]:
+    """The photographs of a folder, sorted by name. Raises `UserError` if there are none."""
+    return tuple(_files(folder, PHOTO_FILES).values())
+
+
 def _check_suffix(path: Path, suffixes: set[str], kind: str) -> None:
     if path.suffix.lower() not in suffixes:
         raise UserError(f"{path} is not a {kind}: its suffix is none of {', '.join(sorted(suffixes))}")

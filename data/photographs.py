@@ -11,7 +11,7 @@ import numpy as np
 
 import storage
 from data.camera_files import CAMERA_FILES, libraw
-from data.files import open_image, reading
+from data.files import PHOTO_FILES, open_image, reading
 from errors import UserError
 
 PHOTO_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")  # those that Pillow converts to RGB rightly
@@ -192,6 +192,20 @@ def notes_of(source: Path):
     notes.get_ifd(ifd.Exif)[base.ColorSpace] = 1  # sRGB
     notes[base.Orientation], notes[base.Software] = 1, SOFTWARE
     return notes
+
+
+def exif_of(source: Path) -> dict[str, object]:
+    """{name of a tag: value} of what a camera noted of the moment, in a camera file or an image; may be empty."""
+    from PIL import ExifTags
+
+    if source.suffix.lower() in CAMERA_FILES:
+        found = _read_exif(source)[1].get(ExifTags.IFD.Exif, {})
+    elif source.suffix.lower() in PHOTO_FILES:
+        with open_image(source) as image:
+            found = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    else:
+        found = {}
+    return {ExifTags.TAGS.get(tag, str(tag)): value for tag, value in found.items()}
 
 
 def _read_exif(source: Path) -> tuple[dict, dict]:

@@ -30,6 +30,7 @@ from .benchmark_runs import FOLDER, run_main
 
 WITHOUT_JSON = (
     "ablations",
+    "alignment",
     "export",
     "health",
     "mapper_heads",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import align
 import develop
 import export
 import fit
@@ -37,7 +38,7 @@ def test_a_name_of_the_code_can_be_imported(name):
 
 
 def test_every_option_in_a_document_exists(capsys):
-    for script in (develop, export, fit, inference, map_raw, process_set, runs, test_model):
+    for script in (align, develop, export, fit, inference, map_raw, process_set, runs, test_model):
         with pytest.raises(SystemExit):
             script.parse(["--help"])
     known = set(re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out))

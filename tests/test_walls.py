@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"develop", "export", "fit", "inference", "map_raw", "process_set", "runs", "test_model"}
+COMMANDS = {"align", "develop", "export", "fit", "inference", "map_raw", "process_set", "runs", "test_model"}
 ROOT_MODULES = COMMANDS | {"config", "errors", "storage"}
 ANYBODY = {"errors", "storage"}  # modules that every other may import
 # Package -> the packages and modules that it may import beside itself and ANYBODY.

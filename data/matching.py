@@ -1,0 +1,114 @@
+"""Which RAW file and which photograph show the same scene: by their names, their times, or their content."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from data.files import reading
+from data.notes import note
+from data.photographs import exif_of
+from data.registration import features, fit_homography, matches, shrink
+from data.threads import in_threads
+from errors import UserError
+
+SECONDS = 2.0  # between the two shots, once the clocks are compared
+SIDE, LEAST = 480, 12  # pixels of the pictures whose content is compared; features that must fit
+RATIO, SCALE = 0.8, 3.0  # of features (data/registration.py); these pictures are small
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A RAW file and the photograph of its scene."""
+
+    raw: Path
+    photo: Path
+
+    @property
+    def name(self) -> str:
+        """What the pair is called in everything that is written of it: the name of the RAW file."""
+        return self.raw.stem
+
+
+def by_names(raws: Sequence[Path], photos: Sequence[Path]) -> list[Pair]:
+    """Files of the same name. Raises `UserError` if there are none; notes what has no partner."""
+    of_name = {photo.stem: photo for photo in photos}
+    return _checked([Pair(raw, of_name[raw.stem]) for raw in raws if raw.stem in of_name], raws, photos, "name")
+
+
+def by_times(raws: Sequence[Path], photos: Sequence[Path]) -> list[Pair]:
+    """Files taken at the same time, up to `SECONDS`, once the difference of the two clocks is taken off.
+
+    That difference is the one that most shots of the two cameras share. Raises `UserError` for a file that does
+    not note its time, and if no times match.
+    """
+    first, second = (np.array([time_of(path) for path in paths]) for paths in (raws, photos))
+    differences = np.sort((second[None] - first[:, None]).ravel())
+    close = np.searchsorted(differences, differences + SECONDS, side="right") - np.arange(len(differences))
+    start = int(close.argmax())
+    clock = float(np.median(differences[start : start + close[start]]))
+    apart = np.abs(second[None] - first[:, None] - clock)
+    note(f"the clock of the photographs is {clock:+.0f} s from that of the RAW files, as far as most shots tell")
+    return _checked(_mutual(raws, photos, -apart, -SECONDS), raws, photos, "time")
+
+
+def by_content(raws: Sequence[Path], photos: Sequence[Path], render: Callable[[Path], np.ndarray]) -> list[Pair]:
+    """Files whose features fit together best, each the other's best.
+
+    Every file is compared with every other one: about 10 ms a comparison.
+
+    Args:
+        raws: the RAW files.
+        photos: the photographs.
+        render: a file, RAW or photograph -> its picture (H, W, 3) uint8.
+    """
+    described = [
+        list(in_threads(lambda path: features(shrink(render(path), SIDE)), paths, f"reading {kind}"))
+        for kind, paths in (("RAW files", raws), ("photographs", photos))
+    ]
+    rows = in_threads(lambda one: [_common(one, other) for other in described[1]], described[0], "comparing")
+    return _checked(_mutual(raws, photos, np.array(list(rows), float), LEAST), raws, photos, "content")
+
+
+def _common(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> int:
+    """How many features of two pictures fit together."""
+    pairs = matches(one[1], other[1], RATIO)
+    _, inliers = fit_homography(one[0][pairs[:, 0]], other[0][pairs[:, 1]], SCALE)
+    return int(inliers.sum())
+
+
+def time_of(path: Path) -> float:
+    """When a file was taken, in seconds, by its EXIF. Raises `UserError` if it does not say."""
+    with reading(path):
+        notes = exif_of(path)
+        text, fraction = str(notes.get("DateTimeOriginal", "")), str(notes.get("SubsecTimeOriginal", "")).strip("\0 ")
+        try:
+            seconds = datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S").timestamp()
+        except ValueError:
+            raise UserError(f"{path} does not note when it was taken: match by names or by content") from None
+    return seconds + (float(f"0.{fraction}") if fraction.isdigit() else 0.0)
+
+
+def _mutual(raws: Sequence[Path], photos: Sequence[Path], score: np.ndarray, least: float) -> list[Pair]:
+    """The pairs whose score (raws, photographs) is at least `least`, and the highest of both files."""
+    best = score.argmax(axis=1)
+    return [
+        Pair(raw, photos[column])
+        for row, (raw, column) in enumerate(zip(raws, best, strict=True))
+        if score[row, column] >= least and score[:, column].argmax() == row
+    ]
+
+
+def _checked(pairs: list[Pair], raws: Sequence[Path], photos: Sequence[Path], kind: str) -> list[Pair]:
+    if not pairs:
+        raise UserError(
+            f"no RAW file in {raws[0].parent} matches a photograph in {photos[0].parent} by {kind}: choose another "
+            "--match (name, time or content)"
+        )
+    used = [{pair.raw for pair in pairs}, {pair.photo for pair in pairs}]
+    for files, found, what in ((raws, used[0], "RAW files"), (photos, used[1], "photographs")):
+        if left := [path.name for path in files if path not in found]:
+            note(f"{len(left)} of {len(files)} {what} match none by {kind} and are left out, such as {left[0]}")
+    return pairs

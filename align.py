@@ -148,7 +148,8 @@ def finish(out: Path, batch: Batch, files: int, check: bool) -> None:
     """Write the tables and the page of all records so far; report what failed."""
     count, kept = aligned.write_tables(out)
     found = list(aligned.records(out))
-    print(f"page: {write_alignment_page(out, out / aligned.PAIRS, found)}")
+    with storage.lock(out / aligned.LOCK):  # other jobs may end now, too
+        print(f"page: {write_alignment_page(out, out / aligned.PAIRS, found)}")
     if check:
         bad = sum(bool(record.get("excluded")) for record in found)
         unsure = sum(not record.get("judged", True) for record in found)
@@ -177,7 +178,8 @@ def main() -> None:
     settings = {"check": given.check, "options": options, "rules": rules, "match": given.match or "name"}
     claim_output(out, facts_of(pairs[0].raw.parent, pairs[0].photo.parent, source, **settings))
     if source.profile and not given.check:
-        storage.write_json(out / "camera.json", camera.to_dict(source.profile))
+        with storage.lock(out / aligned.LOCK):
+            storage.write_json(out / "camera.json", camera.to_dict(source.profile))
     jobs = jobs_of(out, pairs if given.n is None else pairs[given.remainder or 0 :: given.n])
     missing = undone(out, jobs)
     if done := len(jobs) - len(missing):

@@ -6,5 +6,7 @@
 - patches, loader: training samples and batches, whole files for evaluation
 - notes: lines on stderr about what is left out
 - unprocess, cuts, simulate, demo: datasets of a simulated camera
+- registration, local_motion, agreement, alignment: a photograph in the pixels of a mosaic
+- matching, aligned, misalignment: which files are pairs, datasets of aligned pairs, pairs that are not aligned
 - spectra, simulate_cameras: datasets of two simulated cameras
 """

@@ -27,6 +27,7 @@ from data.registration import (
 from data.sensor import Sensor, offsets, planes
 from errors import UserError
 
+LARGEST_SIDE = 32766  # pixels that cv2.remap can address
 LARGEST_GAIN = 8.0  # of gray-world, for a colour
 BRIGHT, BRIGHTEST = 0.9, 16.0  # what the brightest 0.1 % of a dark picture become, of white; the largest gain for it
 
@@ -59,7 +60,7 @@ class Options:
             ),
             (self.local not in ("auto", "off"), f"local is {self.local}, but must be auto or off"),
             (
-                not min(self.reprojection, self.reach, self.round_trip, self.flow) > 0,
+                not all(length > 0 for length in (self.reprojection, self.reach, self.round_trip, self.flow)),
                 "reprojection, reach, round_trip and flow are distances in pixels, and must be positive",
             ),
         ):
@@ -115,6 +116,8 @@ def align(rendered: np.ndarray, photo: np.ndarray, options: Options) -> Alignmen
     shape = rendered.shape[:2]
     if min(*shape, *photo.shape[:2]) < 2 * local_motion.CELL:
         raise NotAligned(f"a picture of less than {2 * local_motion.CELL} pixels a side cannot be aligned")
+    if max(*shape, *photo.shape[:2]) > LARGEST_SIDE:
+        raise NotAligned(f"a picture of more than {LARGEST_SIDE} pixels a side cannot be resampled: cut it into parts")
     matrix, figures = find_homography(rendered, photo, options)
     matrix = refine(rendered, photo, matrix)
     scale = scale_of(matrix, shape)
@@ -138,7 +141,6 @@ def find_homography(rendered: np.ndarray, photo: np.ndarray, options: Options) -
 
     Raises `NotAligned` if too few features fit together, or in a way that no camera could see.
     """
-    cv2.setRNGSeed(0)  # MAGSAC draws samples
     (points, described), (others, also) = features(rendered), features(photo)
     pairs = matches(described, also, options.ratio)
     first, second = points[pairs[:, 0]], others[pairs[:, 1]]

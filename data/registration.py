@@ -69,6 +69,7 @@ def fit_homography(first: np.ndarray, second: np.ndarray, scale: float) -> tuple
     """
     if len(first) < 4:
         return None, np.zeros(len(first), bool)
+    cv2.setRNGSeed(0)  # it draws samples
     matrix, inliers = cv2.findHomography(first, second, cv2.USAC_MAGSAC, scale, maxIters=10000, confidence=0.9999)
     if matrix is None:
         return None, np.zeros(len(first), bool)

@@ -45,5 +45,9 @@ def _scene(folder: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         "pictures": {
             name: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}" for name, content in contents.items()
         },
-        "scores": kept | {name.replace("_", " "): f"{value:.3g}" for name, value in record["figures"].items()},
+        "scores": kept | {name.replace("_", " "): _number(value) for name, value in record["figures"].items()},
     }
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.3f}"

@@ -75,12 +75,11 @@ def claim_output(out: Path, facts: dict[str, Any]) -> None:
     marker = out / aligned.MARKER
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder: choose another OUT")
+    foreign = sorted(path.name for path in out.glob("[!.]*"))  # before the marker: that one is written first
+    if foreign and not marker.is_file():
+        raise UserError(f"{out} holds files that align.py did not write, such as {foreign[0]}: choose another OUT")
     with storage.lock(out / aligned.LOCK):
         if not marker.is_file():
-            if foreign := sorted(path.name for path in out.glob("[!.]*")):
-                raise UserError(
-                    f"{out} holds files that align.py did not write, such as {foreign[0]}: choose another OUT"
-                )
             storage.write_json(marker, facts)
             return
         with reading(marker):

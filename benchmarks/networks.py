@@ -35,7 +35,7 @@ WHOLE = "whole image"
 
 # --- training: fixed before a network was trained --------------------------------------------------------------------
 
-# Published rates (5e-5 for LAN) are for a hundred times as many steps; here one for short runs, the same for all networks.
+# Published rates (5e-5 for LAN) are for a hundred times as many steps. This one is for short runs, for all networks.
 RATE = 1e-3  # of Adam, falling along half a cosine
 # The same patches for all: MicroISP needs 158 pixels a side.
 PATCHES = "--data.patch 160 --data.batch 2 --data.flips --data.workers 0 --data.test-count 0"

@@ -205,7 +205,7 @@ def test_only_the_parts_that_a_level_uses_are_trained(root, tmp_path, monkeypatc
         ),
         (("--published.epochs", "train", "1"), "give either steps or epochs of stage train"),
         (("--published.lr", "train", "0"), "the rates of published.lr must be positive"),
-        (("--data.weights", "semantic"), "draws pairs, without --data.weights"),
+        (("--data.weights", "semantic"), "no effect: a published recipe draws pairs, without --data.weights"),
     ),
 )
 def test_what_has_no_effect_is_refused(more, sentence, root, tmp_path, monkeypatch):

@@ -176,8 +176,14 @@ class Scorer(CheckpointScorer):
         return model.name, model.sensor
 
     def evaluate(self, models: Sequence[OpenedModel]) -> list[tuple[dict, dict]]:
-        """(scores of each file, means) of each model. All models share one architecture and one sensor."""
+        """(scores of each file, means) of each model. All models share one architecture and one sensor.
+
+        Raises `UserError` if a file is smaller than they take.
+        """
         self.open()
+        smallest = min(side for _, mosaic, _ in self.scoring_set.files for side in mosaic.shape[-2:])
+        if smallest < (least := models[0].spec.minimum):
+            raise UserError(f"model '{models[0].name}' needs images of {least} pixels a side; one here has {smallest}")
         with torch.inference_mode():
             inputs = self._inputs_of(models[0])
         stacks = [models[start : start + self.stack] for start in range(0, len(models), self.stack)]

@@ -66,10 +66,10 @@ MODELS: dict[str, ModelSpec] = {
     "rmfa-large-32": _rmfa(partial(RMFANet, blocks=20, width=32), memory=870),
     "rmfa-large-64": _rmfa(partial(RMFANet, blocks=20, width=64), memory=1740),
     # Networks by others (docs/networks.md)
-    "lan": ModelSpec(LAN, "dn", reach=None, memory=120),  # 46,847
+    "lan": ModelSpec(LAN, "dn", reach=None, memory=120, minimum=4),  # 46,847
     "microisp": ModelSpec(MicroISP, "packed_1020", reach=None, memory=75, minimum=158),  # 13,560
     "srcnn": ModelSpec(SRCNN, "packed", reach=16),  # 81,644
-    "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100),  # 28,511
+    "csanet": ModelSpec(CSANet, "rggb_4095", reach=None, memory=100, minimum=4),  # 28,511
     "syenet": _syenet(SYENet, for_use=syenet.fold),  # 108,715; 5,640 in use
     "syenet-folded": _syenet(partial(SYENet, folded=True)),  # trained as it is used
     "pynet-v2": ModelSpec(PyNETV2, "packed_1020", reach=None, memory=400, minimum=50),  # 932,583; 930,255 in use

@@ -4,6 +4,7 @@ The index is a table of LevelDB (github.com/google/leveldb, doc/table_format.md)
 tensorflow/core/protobuf/tensor_bundle.proto; that of the empty key is about the whole. Both are only data, never code.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,10 @@ INDEX, DATA = ".index", ".data-00000-of-00001"
 MAGIC = 0xDB4775248B80FB57  # ends each table
 FLOAT32 = 1  # DT_FLOAT of tensorflow/core/framework/types.proto
 LARGEST_INDEX = 1 << 20  # bytes; a variable needs about 50
+# Limits of what a damaged or hostile file can make a reader do; the networks here are far below.
+LONGEST_NAME = 256  # bytes
+MOST_DIMENSIONS = 8
+LARGEST_VARIABLE = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def read_index(path: Path) -> dict[str, Variable]:
 def read_variables(path: Path, variables: dict[str, Variable], names: Iterable[str]) -> dict[str, np.ndarray]:
     """The float32 arrays of `names` in a data file, by the `variables` of its index.
 
-    Raises `UserError`, naming the file, if it is missing, too short or damaged, or the variables are of another type.
+    Raises `UserError`, naming the file, if it is missing, too short or damaged, or the variables are of another type
+    or too large.
     """
     if not path.is_file():
         raise UserError(f"no file {path}: a TensorFlow checkpoint is a {INDEX} and a {DATA} file, side by side")
@@ -70,8 +76,10 @@ def read_variables(path: Path, variables: dict[str, Variable], names: Iterable[s
     with storage.naming(path), open(path, "rb") as file:
         for name in names:
             variable = variables[name]
-            if variable.dtype != FLOAT32 or 4 * int(np.prod(variable.shape, dtype=object)) != variable.size:
+            if variable.dtype != FLOAT32 or 4 * math.prod(variable.shape) != variable.size:
                 raise UserError(f"{path} cannot be used: its variable {name} is not an array of 32-bit floats")
+            if 4 * math.prod(max(side, 1) for side in variable.shape) > LARGEST_VARIABLE:
+                raise UserError(f"{path} cannot be used: its variable {name} is too large, {variable.shape}")
             inside = variable.offset + variable.size <= path.stat().st_size
             content = os.pread(file.fileno(), variable.size, variable.offset) if inside else b""
             if not inside or masked_crc32c(content) != variable.checksum:
@@ -89,8 +97,13 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise ValueError("its last bytes are not those of a table")
     _, at = _handle(content, len(content) - 48)  # the first is of a block about the table, which is not needed
     place, _ = _handle(content, at)
+    end = 0
     for _, handle in _block(content, place):
-        yield from _block(content, _handle(handle, 0)[0])
+        place, _ = _handle(handle, 0)
+        if place[0] < end:
+            raise ValueError("its blocks overlap")
+        end = sum(place)
+        yield from _block(content, place)
 
 
 def _handle(content: bytes, at: int) -> tuple[tuple[int, int], int]:
@@ -113,6 +126,8 @@ def _block(content: bytes, place: tuple[int, int]) -> Iterator[tuple[bytes, byte
         common, at = _varint(block, at)
         rest, at = _varint(block, at)
         length, at = _varint(block, at)
+        if common + rest > LONGEST_NAME:
+            raise ValueError(f"a name has more than {LONGEST_NAME} bytes")
         key = key[:common] + block[at : at + rest]
         yield key, block[at + rest : at + rest + length]
         at += rest + length
@@ -127,6 +142,8 @@ def _variable(message: bytes) -> Variable:
     dtype, shard, *place = (fields.get(number, 0) for number in (1, 3, 4, 5, 6))
     if shard or 7 in fields:
         raise ValueError("a variable is in another file, or in slices")
+    if len(sizes) > MOST_DIMENSIONS:
+        raise ValueError(f"a variable has {len(sizes)} dimensions")
     if not all(isinstance(value, int) for value in (*sizes, dtype, *place)):
         raise ValueError("a number is missing")
     return Variable(tuple(sizes), dtype, *place)

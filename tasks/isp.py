@@ -32,7 +32,7 @@ from tasks.data import identify, note_darkness, open_data, open_reference
 from tasks.device import set_precision
 from tasks.features import Networks
 from tasks.model import sensor_of
-from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps
+from tasks.modes import build_trainers, chosen_critics, drawn_files, is_synthetic, mode_of, planned_steps, stages_of
 from tasks.parts import WHOLE, Part
 from tasks.recipes import find_recipe, in_words, with_steps
 from tasks.reference import fit_reference
@@ -169,8 +169,8 @@ def build_generator(model: str, init: str, cfa: str = "", normalise: str = "") -
 
 
 def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]) -> list[Stage]:
-    """The stages of the mode, each with its own stream of patches. A run from `config.init` skips pretraining."""
-    data, group, mode = config.data, run_data.group, mode_of(config)
+    """The `stages_of` the run, each with its own stream of patches. A run from `config.init` skips pretraining."""
+    data, group = config.data, run_data.group
     split = run_data.training
     steps = planned_steps(config)
     folder = Path(data.cache_dir or Path(config.runs) / ".cache")
@@ -194,7 +194,7 @@ def _build_stages(config: Config, run_data: RunData, trainers: Sequence[Trainer]
         return training_batches(patches, data.batch, step, data.workers, run_data.device, group.rank, group.size)
 
     stages, contextual = [], run_data.input_format in WITH_CONTEXT
-    for number, (plan, trainer) in enumerate(zip(mode.stages, trainers, strict=True)):
+    for number, (plan, trainer) in enumerate(zip(stages_of(config), trainers, strict=True)):
         _share(trainer, group)
         render, drawn = bool(trainer.compared_with("reference")), (data.patch, config.seed, number)
         if is_synthetic(config, plan.name):

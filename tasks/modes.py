@@ -149,9 +149,20 @@ def mode_of(config: Config) -> Mode:
     return find_recipe(config.model).mode if config.recipe == "published" else find_mode(config.train.mode)
 
 
+def stages_of(config: Config) -> tuple[StagePlan, ...]:
+    """The stages that a run goes through: of a published recipe, the last one and those that have steps.
+
+    Pretraining is a stage without steps, too: its score is where training begins.
+    """
+    stages, steps = mode_of(config).stages, planned_steps(config)
+    if config.recipe == "paper":
+        return stages
+    return (*(plan for plan in stages[:-1] if steps[plan.name]), stages[-1])
+
+
 def build_trainers(config: Config, generator: nn.Module, networks: Networks) -> list[Trainer]:
-    """The trainer of each stage of a run's mode."""
-    stages = mode_of(config).stages
+    """The trainer of each of the `stages_of` a run."""
+    stages = stages_of(config)
     if config.recipe == "published":
         return [build_published(config, plan, generator, networks) for plan in stages]
     return [BUILDERS[plan.name](config, generator, networks) for plan in stages]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from errors import UserError
 from training.steps import Batch
 
 
@@ -42,8 +41,9 @@ WHOLE = Part()
 class Level(Part):
     """One level of a network that is trained coarse to fine: `network.at_level(inputs, level)`, (N, 3, h, w).
 
-    Its output is 1 / 2^(level - finest) as large as the photograph, which is reduced to the same size by averaging. A
-    stage trains all that its level uses: other parameters get a gradient of 0, which changes nothing in Adam.
+    Its output is 1 / 2^(level - finest) as large as the photograph, which is reduced to the same size by averaging: the
+    photograph's sides must be multiples of 2^(level - finest). A stage trains all that its level uses: other parameters
+    get a gradient of 0, which changes nothing in Adam.
     """
 
     level: int
@@ -53,11 +53,7 @@ class Level(Part):
         return network.at_level(inputs, self.level)
 
     def batch(self, batch: Batch) -> Batch:
-        factor, (height, width) = self.scale(), batch.target.shape[-2:]
-        if height % factor or width % factor:
-            raise UserError(
-                f"level {self.level} makes images of 1/{factor} of the size: make --data.patch a multiple of {factor}"
-            )
+        factor = self.scale()
         if factor == 1:
             return batch
         mask = None if batch.mask is None else ~F.max_pool2d((~batch.mask).float(), factor).bool()  # aligned throughout

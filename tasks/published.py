@@ -18,8 +18,12 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "radam": torch.optim.RAdam}
 def build_published(config: Config, plan: StagePlan, generator: nn.Module, networks: Networks) -> Trainer:
     """The trainer of a stage of a published recipe, whose settings are in the config (tasks/recipes.py).
 
-    Raises `UserError` if all of its factors are 0, or a loss needs larger patches.
+    Raises `UserError` if all of its factors are 0, a loss needs larger patches, or a level other ones.
     """
+    if config.data.patch % (scale := plan.part.scale()):
+        raise UserError(
+            f"stage {plan.name} makes images of 1/{scale} of the size: make --data.patch a multiple of {scale}"
+        )
     train, published, last = config.train, config.published, plan.name == "train"
     terms = _build_terms(config, plan, networks)
     lr = train.lr if last else published.lr[plan.name]

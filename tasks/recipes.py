@@ -125,11 +125,11 @@ RECIPES: dict[str, Recipe] = {
 
 def find_recipe(model: str) -> Recipe:
     """The row of `RECIPES`. Raises `UserError` for a network without one."""
+    known = ", ".join(RECIPES)
+    if not model:  # also a run from a checkpoint: its recipe is chosen before the file is read
+        raise UserError(f"--recipe published needs the name of its network: --model {known}")
     if model not in RECIPES:
-        raise UserError(
-            f"no recipe is published for model '{model or 'efficient'}'; --recipe published is for --model "
-            f"{', '.join(RECIPES)}"
-        )
+        raise UserError(f"no recipe is published for model '{model}'; --recipe published is for --model {known}")
     return RECIPES[model]
 
 

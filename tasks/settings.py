@@ -124,7 +124,8 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
 
     `given_map` says that the user has set data.color_map, which a preset may have for modes that fit none.
     """
-    mode, pretrain, train = mode_of(config), config.pretrain, config.train
+    mode, pretrain = mode_of(config), config.pretrain
+    named = f"mode {config.train.mode}" if config.recipe == "paper" else "a published recipe"
     pretrains = "pretrain" in planned_steps(config) and pretrain.steps > 0 and not config.init
     compared = compares_with(config, "reference")
     masked, aligned = config.data.masks, mode.needs_pairs and compares_with(config, "target")
@@ -133,8 +134,8 @@ def _refuse_unused_fits(config: Config, given_map: bool) -> None:
     for unused, sentence in (
         (config.data.reference != "published" and not compared, "no stage compares with --data.reference"),
         (given_map and not fits, "there is no colour map for --data.color-map to fit"),
-        (masked and not aligned, f"mode {train.mode} has no term that compares pairs, for --data.masks"),
-        (config.data.weights != "equal" and mode.needs_pairs, f"mode {train.mode} draws pairs, without --data.weights"),
+        (masked and not aligned, f"{named} has no term that compares pairs, for --data.masks"),
+        (config.data.weights != "equal" and mode.needs_pairs, f"{named} draws pairs, without --data.weights"),
         (synthetic and not pretrains, "there is no pretraining for --pretrain.data and --pretrain.schedule"),
     ):
         if unused:

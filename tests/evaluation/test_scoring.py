@@ -10,6 +10,7 @@ import tasks.scoring
 from config import open_run
 from data.inputs import prepare
 from data.photographs import read_photo
+from errors import UserError
 from evaluation.metrics import psnr
 from evaluation.scoring import Scorer
 from evaluation.tables import checkpoints
@@ -59,6 +60,13 @@ def test_models_of_an_rggb_camera_are_scored_on_mirrored_mosaics_of_another(make
     scorer(run).score(checkpoints(run))
     for path in checkpoints(run):
         assert scorer(run).tables.read(path).mean["psnr"] == pytest.approx(psnr_by_hand(run, path, axes), abs=1e-4)
+
+
+def test_files_that_are_too_small_for_a_network_are_refused(make_run):
+    run = make_run(model="microisp", count=1)
+    with pytest.raises(UserError, match="model 'microisp' needs images of 158 pixels a side; one here has 64"):
+        scorer(run).score(checkpoints(run))
+    assert not scorer(run).tables.is_complete(checkpoints(run)[0])
 
 
 def test_unchanged_checkpoints_are_not_scored_again(make_run, monkeypatch):

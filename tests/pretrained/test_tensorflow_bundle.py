@@ -12,7 +12,7 @@ from pretrained.tensorflow_bundle import (
     read_index,
     read_variables,
 )
-from tests.pretrained.bundles import crc32c, masked, write_bundle
+from tests.pretrained.bundles import block, crc32c, field, masked, varint, with_trailer, write_bundle
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -88,6 +88,47 @@ def test_what_is_not_supported_is_refused(index, tmp_path):
     (tmp_path / "c.index").write_bytes(bytes(LARGEST_INDEX + 1))
     with pytest.raises(UserError, match="c.index is too large"):
         read_index(tmp_path / "c.index")
+
+
+def write_index(path, entries, repeat: int = 1):
+    """An index of one block with the `entries`, which the index of the blocks names `repeat` times."""
+    table = with_trailer(content := block(entries, restart=1 << 20), 0)
+    handle, places = varint(0) + varint(len(content)), []
+    for part in ([], [(b"%04d" % number, handle) for number in range(repeat)]):
+        places.append(varint(len(table)) + varint(len(block(part, 1))))
+        table += with_trailer(block(part, 1), 0)
+    path.write_bytes(table + b"".join(places).ljust(40, b"\x00") + bytes.fromhex("57fb808b247547db"))
+    return path
+
+
+HEADER = (b"", field(1, 1) + field(3, field(1, 1)))
+
+
+def test_an_index_that_would_grow_in_memory_is_refused(tmp_path):
+    """A few bytes of each entry repeat a long name; each naming of a block repeats the whole of it."""
+    long = [(b"n" * 1000 + b"%03d" % number, b"") for number in range(1000)]
+    with pytest.raises(UserError, match="or it is damaged .a name has more than 256 bytes"):
+        read_index(write_index(tmp_path / "a.index", [HEADER, *long]))
+    assert read_index(write_index(tmp_path / "a.index", [HEADER, (b"n" * 256, b"")]))
+    with pytest.raises(UserError, match="or it is damaged .its blocks overlap"):
+        read_index(write_index(tmp_path / "a.index", [HEADER], repeat=2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    (
+        ((1,) * 65 + (4,), "or it is damaged .a variable has 66 dimensions"),
+        ((0, 1 << 63), "its variable a is too large"),
+        ((1 << 63, 1 << 62), "its variable a is not an array of 32-bit floats"),  # a size below 0 in 64 bits
+    ),
+)
+def test_shapes_that_no_array_has_are_refused(tmp_path, shape, sentence):
+    sides = b"".join(field(2, field(1, side)) if side else field(2, b"") for side in shape)
+    entry = (b"a", field(1, 1) + field(2, sides) + field(5, 16 if all(shape) else 0))
+    path = write_index(tmp_path / "a.index", [HEADER, entry])
+    files_of(path)[1].write_bytes(bytes(16))
+    with pytest.raises(UserError, match=sentence):
+        read_variables(files_of(path)[1], read_index(path), ["a"])
 
 
 def test_missing_files_are_named(index, tmp_path):

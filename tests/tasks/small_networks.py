@@ -53,7 +53,7 @@ class SmallLevels(nn.Module):
         return self.at_level(packed, self.levels[-1])
 
 
-# In place of networks that are too heavy for a test, and of those that another branch of the project adds.
+# In place of networks that take too long for a test.
 SMALL = {
     "lan": SmallISP,
     "microisp": SmallISP,

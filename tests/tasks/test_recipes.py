@@ -191,6 +191,7 @@ def test_only_the_parts_that_a_level_uses_are_trained(root, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("more", "sentence"),
     (
+        (("--model", ""), "--recipe published needs the name of its network: --model lan, microisp"),
         (("--model", "efficient"), "no recipe is published for model 'efficient'; .* is for --model lan, microisp"),
         (("--train.mse", "2"), "no effect: --train.mse is not for --recipe published"),
         (("--train.mode", "paired"), "no effect: --train.mode is not for --recipe published"),
@@ -204,7 +205,7 @@ def test_only_the_parts_that_a_level_uses_are_trained(root, tmp_path, monkeypatc
         ),
         (("--published.epochs", "train", "1"), "give either steps or epochs of stage train"),
         (("--published.lr", "train", "0"), "the rates of published.lr must be positive"),
-        (("--data.weights", "semantic"), "draws pairs, without --data.weights"),
+        (("--data.weights", "semantic"), "no effect: a published recipe draws pairs, without --data.weights"),
     ),
 )
 def test_what_has_no_effect_is_refused(more, sentence, root, tmp_path, monkeypatch):
@@ -234,8 +235,19 @@ def test_losses_that_do_not_fit_are_refused(name, more, sentence, root, tmp_path
 
 def test_patches_must_be_multiples_of_the_coarsest_level(root, tmp_path, monkeypatch):
     use_small(monkeypatch)
-    with pytest.raises(UserError, match="level 5 makes images of 1/32 .*: make --data.patch a multiple of 32"):
+    with pytest.raises(UserError, match="level5 makes images of 1/32 .*: make --data.patch a multiple of 32"):
         fit.train(fit.parse(options(root, tmp_path, "pynet", "--data.patch", "66"))[0])
+    assert not (tmp_path / "one" / "config.json").exists()  # refused before the run begins
+
+
+def test_stages_without_steps_are_left_out(root, tmp_path, monkeypatch):
+    """They ask nothing of the patches either: 34 pixels are no multiple of 32, and too few for the VGG of level 3."""
+    use_small(monkeypatch)
+    skipped = ("level5", "0", "level4", "0", "level3", "0", "level2", "0", "level1", "2")
+    more = ("--data.patch", "34", "--published.steps", *skipped)
+    folder = fit.train(fit.parse(options(root, tmp_path, "pynet", *more))[0])
+    assert {path.name for path in folder.glob("checkpoints/*")} == {"level1.pt", "step_0000001.pt", "step_0000002.pt"}
+    assert read_scores(folder).keys() == {"demosaiced", "level1", "final"}
 
 
 def test_a_config_that_is_not_completed_is_refused(root, tmp_path, monkeypatch):

@@ -214,8 +214,8 @@ def with_steps(config: Config, pairs: int) -> Config:
 
 def in_words(config: Config, planned: dict[str, int]) -> str:
     """The planned steps of a recipe's stages, for the first line that a run prints; "" for the paper's method."""
-    steps = ", ".join(f"{count:,} of {name}" for name, count in planned.items())
-    return f"; the published recipe's steps: {steps}" if config.recipe == "published" else ""
+    steps = ", ".join(f"{count:,} steps of {name}" for name, count in planned.items() if count)
+    return f"; published recipe: {steps}" if config.recipe == "published" else ""
 
 
 def _require_complete(config: Config) -> None:

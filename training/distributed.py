@@ -38,9 +38,7 @@ class Group:
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean of a tensor over all processes; gradients go through it."""
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(tensor) / self.size if self.size > 1 else tensor
+        return _Sum.apply(tensor) / self.size if self.size > 1 else tensor
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Replace a tensor by its sum over all processes."""
@@ -124,6 +122,20 @@ def leave(status: int = 0) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # gloo sometimes aborts a process that exits normally
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes. Its gradient is the sum of theirs, for each of them depends on it."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        _together(lambda: dist.all_reduce(total))
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _Sum.forward(None, gradient)
 
 
 def _together(run: Callable[[], Any]) -> None:

@@ -134,7 +134,7 @@ def test_every_recipe_trains_and_records_what_it_used(name, root, tmp_path, call
     status, output = call(fit, *options(root, tmp_path, name))
     assert status == 0, output
     folder, stages = tmp_path / "one", RECIPES[name].stages
-    assert f"the published recipe's steps: {PER_STAGE} of {stages[0].name}" in output
+    assert f"published recipe: {PER_STAGE} steps of {stages[0].name}" in output
     config = settings.load(folder / "config.json")
     assert config.recipe == "published" and planned_steps(config) == {stage.name: PER_STAGE for stage in stages}
     assert read_scores(folder).keys() == {"demosaiced", *(stage.plan.result for stage in stages)}

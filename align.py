@@ -42,6 +42,7 @@ THRESHOLDS = {  # of Options: what the option's help says
     "ncc": "lowest correlation of a kept patch",
     "flow": "pixels: largest mean residual flow of a kept patch (Xing et al.: 1.2); with --check, of a pair",
 }
+COARSE = 0.8  # pixels of a photograph for one of the mosaic: with fewer, the aligned photograph is visibly blurred
 CHECKED = ("flow",)  # the thresholds that --check has
 
 
@@ -173,6 +174,11 @@ def finish(out: Path, batch: Batch, files: int, given: argparse.Namespace, sourc
         print(f"leave them out: --data.exclude {out / aligned.EXCLUDED}")
     else:
         print(f"{count} of {len(found)} pairs are aligned, {kept} patches kept: {out / aligned.TABLE}")
+        if coarse := [record["name"] for record in found if record["figures"].get("scale", 1) < COARSE]:
+            note(
+                f"{len(coarse)} of {len(found)} photographs are coarser than their mosaics (column scale), such as "
+                f"that of {coarse[0]}: a network that is trained on them learns their blur"
+            )
         if kept:
             print(f"train: {training_command(out, given, source)}")
     if count:

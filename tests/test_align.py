@@ -160,6 +160,17 @@ def test_the_command_that_trains_is_printed_and_trains(call, folders, tmp_path):
     assert data["masks"] == str(out / "masks") and data["exclude"] == str(out / "excluded.txt")
 
 
+def test_photographs_that_are_coarser_than_their_mosaics_are_noted(call, folders):
+    photo = folders[1] / "s1.png"
+    iio.imwrite(photo, cv2.resize(iio.imread(photo), None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA))
+    status, printed = call(align, *folders, *LEVELS, "--patch", 64)
+    assert (
+        status == 0
+        and "1 of 3 photographs are coarser than their mosaics" in printed
+        and "such as that of s1" in printed
+    )
+
+
 def test_a_damaged_camera_file_does_not_stop_the_others(call, folders, tmp_path):
     _, photos, out = folders
     raws = tmp_path / "camera"

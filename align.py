@@ -10,6 +10,7 @@ if __name__ == "__main__":
     errors.exit_on_ctrl_c()
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -41,6 +42,7 @@ THRESHOLDS = {  # of Options: what the option's help says
     "ncc": "lowest correlation of a kept patch",
     "flow": "pixels: largest mean residual flow of a kept patch (Xing et al.: 1.2); with --check, of a pair",
 }
+COARSE = 0.8  # pixels of a photograph for one of the mosaic: with fewer, the aligned photograph is visibly blurred
 CHECKED = ("flow",)  # the thresholds that --check has
 
 
@@ -144,26 +146,46 @@ def pairs_to_check(given: argparse.Namespace) -> tuple[list[Pair], Source]:
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def finish(out: Path, batch: Batch, files: int, check: bool) -> None:
+def training_command(out: Path, given: argparse.Namespace, source: Source) -> str:
+    """The command that trains on the aligned pairs, with the camera of their mosaics."""
+    words = ["python", "fit.py", "quick", "--run", "aligned", "--train.mode", "paired"]
+    words += ["--data.layout", "folders", "--data.raw", out / aligned.RAW, "--data.photos", out / aligned.PHOTOS]
+    words += ["--data.masks", out / aligned.MASKS]
+    if (out / aligned.EXCLUDED).read_text("utf-8").strip():
+        words += ["--data.exclude", out / aligned.EXCLUDED]
+    if source.profile or given.camera:
+        words += ["--data.camera", out / "camera.json" if source.profile else given.camera]
+    else:
+        black, white = (f"{level:g}" for level in source.sensor.black_level), f"{source.sensor.white_level:g}"
+        words += ["--data.cfa", source.sensor.cfa, "--data.black-level", *black, "--data.white-level", white]
+    return shlex.join(map(str, words))
+
+
+def finish(out: Path, batch: Batch, files: int, given: argparse.Namespace, source: Source) -> None:
     """Write the tables and the page of all records so far; report what failed."""
     count, kept = aligned.write_tables(out)
     found = list(aligned.records(out))
     with storage.lock(out / aligned.LOCK):  # other jobs may end now, too
         print(f"page: {write_alignment_page(out, out / aligned.PAIRS, found)}")
-    if check:
+    if given.check:
         bad = sum(bool(record.get("excluded")) for record in found)
         unsure = sum(not record.get("judged", True) for record in found)
         print(f"{bad} of {count} pairs are misaligned; {unsure} have too little detail to tell, and are not excluded")
         print(f"leave them out: --data.exclude {out / aligned.EXCLUDED}")
     else:
         print(f"{count} of {len(found)} pairs are aligned, {kept} patches kept: {out / aligned.TABLE}")
-        raw, photos = out / aligned.RAW, out / aligned.PHOTOS
-        print(f"train: python fit.py --data.layout folders --data.raw {raw} --data.photos {photos}")
+        if coarse := [record["name"] for record in found if record["figures"].get("scale", 1) < COARSE]:
+            note(
+                f"{len(coarse)} of {len(found)} photographs are coarser than their mosaics (column scale), such as "
+                f"that of {coarse[0]}: a network that is trained on them learns their blur"
+            )
+        if kept:
+            print(f"train: {training_command(out, given, source)}")
     if count:
         batch.end(files)
     sentence = f"; the first: {batch.failed[0]}" if batch.failed else ""
     if not count:
-        raise UserError(f"no pair of {out} could be {'checked' if check else 'aligned'}{sentence}")
+        raise UserError(f"no pair of {out} could be {'checked' if given.check else 'aligned'}{sentence}")
 
 
 def main() -> None:
@@ -187,7 +209,7 @@ def main() -> None:
     worker = Checker(out, pairs, source, options) if given.check else Aligner(out, pairs, source, options, rules)
     batch = Batch("checked" if given.check else "aligned", worker.read, worker.work, worker.write, depth_for(missing))
     batch.run(missing)
-    finish(out, batch, len(missing), given.check)
+    finish(out, batch, len(missing), given, source)
 
 
 if __name__ == "__main__":

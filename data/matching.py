@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,13 +42,15 @@ def by_names(raws: Sequence[Path], photos: Sequence[Path]) -> list[Pair]:
 def by_times(raws: Sequence[Path], photos: Sequence[Path]) -> list[Pair]:
     """Files taken at the same time, up to `SECONDS`, once the difference of the two clocks is taken off.
 
-    That difference is the one that most shots of the two cameras share. Raises `UserError` for a file that does
-    not note its time, and if no times match.
+    That difference is the one that most shots of the two cameras share, the smallest of several. Files that do not note
+    their time are left out, with a note. Raises `UserError` if none of a camera does, and if no times match.
     """
-    first, second = (np.array([time_of(path) for path in paths]) for paths in (raws, photos))
+    raws, first = _of_each(time_of, raws, "reading the times of RAW files")
+    photos, second = _of_each(time_of, photos, "reading the times of photographs")
+    first, second = np.array(first), np.array(second)
     differences = np.sort((second[None] - first[:, None]).ravel())
     close = np.searchsorted(differences, differences + SECONDS, side="right") - np.arange(len(differences))
-    start = int(close.argmax())
+    start = min(np.flatnonzero(close == close.max()), key=lambda index: abs(differences[index]))
     clock = float(np.median(differences[start : start + close[start]]))
     apart = np.abs(second[None] - first[:, None] - clock)
     note(f"the clock of the photographs is {clock:+.0f} s from that of the RAW files, as far as most shots tell")
@@ -57,19 +60,42 @@ def by_times(raws: Sequence[Path], photos: Sequence[Path]) -> list[Pair]:
 def by_content(raws: Sequence[Path], photos: Sequence[Path], render: Callable[[Path], np.ndarray]) -> list[Pair]:
     """Files whose features fit together best, each the other's best.
 
-    Every file is compared with every other one: about 10 ms a comparison.
+    Every file is compared with every other one: about 10 ms a comparison. Damaged files are left out, with a note.
 
     Args:
         raws: the RAW files.
         photos: the photographs.
         render: a file, RAW or photograph -> its picture (H, W, 3) uint8.
     """
-    described = [
-        list(in_threads(lambda path: features(shrink(render(path), SIDE)), paths, f"reading {kind}"))
-        for kind, paths in (("RAW files", raws), ("photographs", photos))
-    ]
-    rows = in_threads(lambda one: [_common(one, other) for other in described[1]], described[0], "comparing")
+
+    def described(path: Path) -> tuple[np.ndarray, np.ndarray]:
+        return features(shrink(render(path), SIDE))
+
+    raws, first = _of_each(described, raws, "reading RAW files")
+    photos, second = _of_each(described, photos, "reading photographs")
+    rows = in_threads(lambda one: [_common(one, other) for other in second], first, "comparing")
     return _checked(_mutual(raws, photos, np.array(list(rows), float), LEAST), raws, photos, "content")
+
+
+def _of_each(look: Callable[[Path], Any], paths: Sequence[Path], kind: str) -> tuple[list[Path], list[Any]]:
+    """The files that `look` can read, and what it finds in them; the others are noted.
+
+    Raises the first file's `UserError` if it can read none.
+    """
+
+    def attempt(path: Path) -> Any:
+        try:
+            return look(path)
+        except UserError as error:
+            return error
+
+    found = list(zip(paths, in_threads(attempt, paths, kind), strict=True))
+    good = [(path, each) for path, each in found if not isinstance(each, UserError)]
+    if failed := [each for _, each in found if isinstance(each, UserError)]:
+        if not good:
+            raise failed[0]
+        note(f"{len(failed)} of {len(found)} files in {paths[0].parent} are left out; the first: {failed[0]}")
+    return [path for path, _ in good], [each for _, each in good]
 
 
 def _common(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> int:

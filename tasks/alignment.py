@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def open_source(raws: Sequence[Path], levels: Sensor | None, profile: str, size:
             raise UserError(
                 "camera files note their CFA order and levels: leave out --camera and the options of levels"
             )
-        own = camera.profile_of(tuple(raws))
+        own = _profile_of_undamaged(raws)
         return Source(own.sensor, profile=own)
     if levels and profile:
         raise UserError("--camera knows the CFA order and the levels: leave the options of levels out")
@@ -65,6 +65,32 @@ def open_source(raws: Sequence[Path], levels: Sensor | None, profile: str, size:
     if levels is None:
         raise UserError(f"{raws[0]} does not say what camera it is from: {LEVELS}")
     return Source(levels, size)
+
+
+def _profile_of_undamaged(raws: Sequence[Path]) -> camera.Profile:
+    """The profile of camera files, without those that cannot be read: each of these is refused with its pair.
+
+    Raises `UserError` if none can be read, and as `data.camera.profile_of` does.
+    """
+    readable = tuple(
+        path for path in raws if path.suffix.lower() not in CAMERA_FILES or _reads(camera.camera_notes, path)
+    )
+    try:
+        return camera.profile_of(readable or tuple(raws))
+    except UserError:
+        found = camera.notes_of(readable)  # raises for two cameras; otherwise, pixels are missing
+        whole = tuple(path for path, own in zip(readable, found, strict=True) if _reads(read_mosaic, path, own.sensor))
+        if not whole:
+            raise
+        return camera.profile_of(whole)
+
+
+def _reads(function: Callable[..., Any], path: Path, *arguments: Any) -> bool:
+    try:
+        function(path, *arguments)
+    except UserError:
+        return False
+    return True
 
 
 def claim_output(out: Path, facts: dict[str, Any]) -> None:

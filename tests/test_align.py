@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import align
+import fit
 import storage
 from data.demo import demo_photographs
 from data.folders import open_dataset
@@ -143,6 +146,43 @@ def test_camera_files_give_their_levels_and_a_profile(call, folders, tmp_path):
     window = slice(int(top), int(top) + 64), slice(int(left), int(left) + 64)
     assert np.array_equal(iio.imread(path), mosaic(scene(int(name[1])))[window])
     assert "camera files note their CFA order" in refused(call, align, raws, photos, tmp_path / "o", *LEVELS)
+
+
+def test_the_command_that_trains_is_printed_and_trains(call, folders, tmp_path):
+    raws, photos, out = folders
+    printed = call(align, raws, photos, out, *LEVELS, "--patch", 64, "--valid", 0.9, "--write-all")[1]
+    words = shlex.split(re.search(r"^train: python fit.py (.*)$", printed, re.MULTILINE)[1])
+    small = ("--runs", tmp_path / "runs", "--train.steps", 1, "--data.batch", 1, "--device", "cpu")
+    status, printed = call(fit, *words, *small)
+    assert status == 0, printed
+    data = json.loads((tmp_path / "runs" / "aligned" / "config.json").read_text())["data"]
+    assert (data["cfa"], data["black_level"], data["white_level"]) == ("rggb", [58, 60, 61, 62], 1023)
+    assert data["masks"] == str(out / "masks") and data["exclude"] == str(out / "excluded.txt")
+
+
+def test_photographs_that_are_coarser_than_their_mosaics_are_noted(call, folders):
+    photo = folders[1] / "s1.png"
+    iio.imwrite(photo, cv2.resize(iio.imread(photo), None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA))
+    status, printed = call(align, *folders, *LEVELS, "--patch", 64)
+    assert (
+        status == 0
+        and "1 of 3 photographs are coarser than their mosaics" in printed
+        and "such as that of s1" in printed
+    )
+
+
+def test_a_damaged_camera_file_does_not_stop_the_others(call, folders, tmp_path):
+    _, photos, out = folders
+    raws = tmp_path / "camera"
+    raws.mkdir()
+    for index in range(3):
+        content = dng(mosaic(scene(index)))
+        (raws / f"s{index}.dng").write_bytes(content[: (len(content), 40_000, 200)[index]])  # no pixels, no notes
+    status, printed = call(align, raws, photos, out, "--patch", 64, "--valid", 0.5)
+    assert status == 1 and "1 of 3 pairs are aligned" in printed
+    assert f"--data.camera {out / 'camera.json'}" in printed
+    (raws / "s0.dng").unlink()
+    assert f"cannot read {raws / 's1.dng'}" in refused(call, align, raws, photos, tmp_path / "none")
 
 
 # --- --check ---------------------------------------------------------------------------------------------------------

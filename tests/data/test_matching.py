@@ -46,6 +46,20 @@ def test_a_file_without_a_time_is_named(tmp_path):
         time_of(path)
 
 
+def test_files_without_a_time_or_damaged_are_left_out_and_noted(tmp_path, capsys):
+    raws, photos = (
+        [taken(tmp_path / side / f"{m}.jpg", f"2024:05:01 10:0{m}:00") for m in (0, 3, 4)] for side in ("r", "p")
+    )
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(raws[0])
+    photos[2].write_bytes(photos[2].read_bytes()[:30])
+    assert [(pair.raw.stem, pair.photo.stem) for pair in by_times(raws, photos)] == [("3", "3")]
+    printed = capsys.readouterr().err
+    assert f"1 of 3 files in {tmp_path / 'r'} are left out; the first: {raws[0]} does not note" in printed
+    assert f"1 of 3 files in {tmp_path / 'p'} are left out; the first: cannot read {photos[2]}" in printed
+    with pytest.raises(UserError, match="0.jpg does not note when it was taken"):
+        by_times(raws[:1], photos)
+
+
 def test_content_matches_in_any_order_and_one_photograph_has_one_raw_file():
     photos = demo_photographs()
     pictures = {

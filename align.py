@@ -168,7 +168,7 @@ def finish(out: Path, batch: Batch, files: int, given: argparse.Namespace, sourc
     with storage.lock(out / aligned.LOCK):  # other jobs may end now, too
         print(f"page: {write_alignment_page(out, out / aligned.PAIRS, found)}")
     if given.check:
-        bad = sum(bool(record.get("excluded")) for record in found)
+        bad = sum(bool(record.get("excluded")) and not record["refused"] for record in found)
         unsure = sum(not record.get("judged", True) for record in found)
         print(f"{bad} of {count} pairs are misaligned; {unsure} have too little detail to tell, and are not excluded")
         print(f"leave them out: --data.exclude {out / aligned.EXCLUDED}")

@@ -142,6 +142,8 @@ class _Result:
 class _Worker:
     """Reads pairs, and keeps a record of those that are refused."""
 
+    excludes_refused = False  # excluded.txt names them
+
     def __init__(self, out: Path, pairs: Sequence[Pair], source: Source, options: Options):
         self.out, self.source, self.options = out, source, options
         self.pair_of = {pair.raw: pair for pair in pairs}
@@ -173,6 +175,7 @@ class _Worker:
 
     def _refuse(self, pair: Pair, sentence: str) -> None:
         record = aligned.record_of(pair.name, pair.raw, pair.photo, {}, []) | {"refused": sentence}
+        record["excluded"] = [pair.name] if self.excludes_refused else []
         storage.write_json(self.out / aligned.PAIRS / f"{pair.name}.json", record)
 
 
@@ -188,6 +191,8 @@ class Aligner(_Worker):
         if min(shot.photo.shape[:2]) < self.rules.patch:
             size = "{}x{}".format(*shot.photo.shape[:2])
             raise UserError(f"the photograph is {size}, smaller than a patch of {self.rules.patch}: lower --patch")
+        if (shot.photo == shot.photo[..., :1]).all():
+            raise UserError("the photograph is grey: a network would learn to make grey pictures")
         rendered = render(shot.mosaic, self.source.sensor)
         found = align(rendered, shot.photo, self.options)
         warped = found.warp(shot.photo)
@@ -200,6 +205,8 @@ class Aligner(_Worker):
 
 class Checker(_Worker):
     """Measures how far the pairs of an existing dataset are misaligned."""
+
+    excludes_refused = True  # nobody can train on them
 
     def judge(self, shot: _Shot) -> _Result:
         """The figures of the pair, which `excluded` names if it is misaligned."""

@@ -118,8 +118,14 @@ def _training_files(config: Config, split: Split, reader: Reader) -> Split:
         name = f"mode '{config.train.mode}'" if config.recipe == "paper" else "a published recipe"
         raise UserError(f"{name} needs pairs, but these mosaics and photographs are not paired")
     for paths in drawn_files(config, split):
-        refuse_smaller(paths, config.data.patch, reader.headless_size)
+        refuse_smaller(paths, config.data.patch, reader.headless_size, _too_small(config))
     return split
+
+
+def _too_small(config: Config) -> str:
+    """What files are smaller than, if their model takes no smaller patches."""
+    least = model_spec(config.model).minimum if config.model else 0
+    return f"the {least} pixels that model '{config.model}' needs" if config.data.patch <= least + 1 else ""
 
 
 def _require_sides(name: str, patch: int, validation: Split, reader: Reader) -> None:

@@ -216,6 +216,21 @@ def test_misaligned_pairs_of_a_dataset_are_listed_for_exclude(call, dataset, tmp
     assert status == 0 and "0 of 6 pairs are misaligned" in printed
 
 
+def test_pairs_that_cannot_be_read_are_listed_for_exclude_too(call, dataset, tmp_path):
+    photo = dataset / "train" / "fujifilm" / "2.png"
+    photo.write_bytes(photo.read_bytes()[:500])
+    status, printed = call(align, "--check", dataset, tmp_path / "out")
+    assert status == 1 and "2 of 5 pairs are misaligned" in printed and "1 of 6 files could not be checked" in printed
+    assert (tmp_path / "out" / "excluded.txt").read_text() == "1\n2\n4\n"
+
+
+def test_a_grey_photograph_is_no_target(call, folders):
+    raws, photos, out = folders
+    iio.imwrite(photos / "s0.png", scene(0).mean(axis=2).astype(np.uint8))
+    status, printed = call(align, *folders, *LEVELS, "--patch", 64)
+    assert status == 1 and "the photograph is grey" in printed and "2 of 3 pairs are aligned" in printed
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -428,8 +428,8 @@ class Config:
     runs: str = "runs"
     """The folder of all runs."""
     model: str = ""
-    """efficient, robust, rmfa-tiny, rmfa-medium, rmfa-large, ... (section 4.2), mapper, ... (task raw2raw); empty: that
-    of `init`, or efficient."""
+    """efficient, robust, rmfa-tiny, ... (section 4.2), lan, microisp, syenet, ... (docs/networks.md), mapper, ... (task
+    raw2raw); empty: that of `init`, or efficient."""
     init: str = ""
     """Start from this generator and skip pretraining: a checkpoint of fit.py, a released file, or a released name; task
     raw2raw, instead of mapping.start: a checkpoint of that task."""

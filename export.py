@@ -124,7 +124,9 @@ def open_job(given: argparse.Namespace) -> Job:
     """All that the command line names. Raises `UserError` if int8 has nothing to be calibrated on."""
     _, config, path = choice.chosen(given, given.data_root or "")
     model = open_model(str(path), torch.device("cpu"))
-    source = Source(model.name, model.generator, model.spec.input_format, model.sensor, given.raw_input)
+    spec = model.spec
+    source = Source(model.name, model.generator, spec.input_format, model.sensor, given.raw_input, spec.minimum)
+    source.check_size("--size", given.size)
     named = reader = Reader(model.sensor, normalisation=model.normalisation, lens_shading=model.lens_shading)
     own, int8 = {}, "int8" in given.precision
     if config and not (given.images and (given.calibrate or not int8)):
@@ -135,14 +137,16 @@ def open_job(given: argparse.Namespace) -> Job:
     if int8 and not calibrated:
         raise UserError("int8 needs mosaics to set its ranges by: --calibrate DIR, a folder of them")
     compared, label = _compared(given, own, calibrated)
-    found, samples = list(scenes.synthetic_scenes(model.sensor)), []
+    found, samples = list(scenes.synthetic_scenes(model.sensor, spec.minimum)), []
     with advising(f"--images and --calibrate take mosaics as the model's camera records them, {model.sensor}"):
         if compared:
             found = _read(compared, named if given.images else reader, given.size, COMPARED)
         if int8:
             chosen = named if given.calibrate else reader
-            samples = [scene.mosaic for scene in _read(calibrated, chosen, given.size, CALIBRATED)]
-    return Job(path, model, source, found, f"{len(found)} {label}", samples)
+            samples = _read(calibrated, chosen, given.size, CALIBRATED)
+    for scene in (*found, *samples):
+        source.check_size(scene.name, scene.mosaic.shape[-2:])
+    return Job(path, model, source, found, f"{len(found)} {label}", [scene.mosaic for scene in samples])
 
 
 def _compared(given: argparse.Namespace, own: dict[str, Split], calibrated: Split | None) -> tuple[Split | None, str]:

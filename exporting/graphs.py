@@ -10,12 +10,13 @@ The output `image` is sRGB (1, 3, H, W) in [0, 1].
 """
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.inputs import PACKED_CHANNELS, WITH_CONTEXT, context_of, prepare
+from data.inputs import PACKED_CHANNELS, PHONE, PHONE_63, WITH_CONTEXT, context_of, prepare
 from data.sensor import CHANNELS, Sensor, offsets
 from errors import UserError
 from models.efficient import ContextISP, EfficientISP
@@ -62,7 +63,57 @@ class SplitLevels(PackedLevels):
         return F.pixel_shuffle(planes.index_select(1, self.order), 2)
 
 
-LEVELS = {"packed": PackedLevels, "packed_context": PackedLevels, "split": SplitLevels}  # by input format
+class PhoneLevels(nn.Module):
+    """Packed digital numbers (N, 4, h, w) -> (n - subtracted) / divisor of the numbers n of a published phone.
+
+    The same as `data.inputs.as_numbered_by` and what the formats make of it, in one factor and one offset a channel.
+    `order` is that of the channels that come out. With `clipped`, they are no less than 0.
+    """
+
+    def __init__(
+        self,
+        sensor: Sensor,
+        phone: Sensor = PHONE,
+        order: tuple[str, ...] = PACKED_CHANNELS,
+        subtracted: float = 0.0,
+        divisor: float = 1.0,
+        clipped: bool = False,
+    ):
+        super().__init__()
+        black, wanted = (dict(zip(CHANNELS, camera.black_level, strict=True)) for camera in (sensor, phone))
+        factors = [(phone.white_level - wanted[c]) / (sensor.white_level - black[c]) for c in order]
+        offset = [wanted[c] - black[c] * factor - subtracted for c, factor in zip(order, factors, strict=True)]
+        for name, values in (("factor", factors), ("offset", offset)):
+            values = torch.tensor(values, dtype=torch.float64) / divisor
+            self.register_buffer(name, values.float().view(1, 4, 1, 1))
+        self.register_buffer("order", torch.tensor([PACKED_CHANNELS.index(c) for c in order]))
+        self.ordered, self.clipped = order == PACKED_CHANNELS, clipped
+
+    def forward(self, raw: Tensor) -> Tensor:
+        planes = (raw if self.ordered else raw.index_select(1, self.order)) * self.factor + self.offset
+        return planes.clamp(min=0) if self.clipped else planes
+
+
+class MosaicLevels(PhoneLevels):
+    """Packed digital numbers (N, 4, h, w) -> `data.inputs.dn_input` (N, 1, 2 h, 2 w)."""
+
+    def __init__(self, sensor: Sensor):
+        at = {site: channel for channel, site in offsets(sensor.cfa).items()}
+        super().__init__(sensor, order=tuple(at[row, column] for row in (0, 1) for column in (0, 1)))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return F.pixel_shuffle(super().forward(raw), 2)
+
+
+LEVELS = {  # by input format
+    "packed": PackedLevels,
+    "packed_context": PackedLevels,
+    "split": SplitLevels,
+    "dn": MosaicLevels,
+    "packed_1020": partial(PhoneLevels, divisor=1020),
+    "packed_63": partial(PhoneLevels, phone=PHONE_63, subtracted=63, divisor=957, clipped=True),
+    "rggb_4095": partial(PhoneLevels, order=CHANNELS, divisor=PHONE.white_level),
+}
 
 
 # --- networks --------------------------------------------------------------------------------------------------------

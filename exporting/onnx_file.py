@@ -27,24 +27,34 @@ def write_onnx(module: nn.Module, example: dict[str, Tensor]) -> bytes:
 
     Args:
         module: `exporting.graphs.PhoneISP`.
-        example: inputs of any size.
+        example: inputs of a size at which no side of an inner layer is 1: that would be taken as fixed.
+            Tracing proves that the graph holds from this size on; whether it holds for smaller ones, running it shows.
 
     Raises `UserError` for a network that PyTorch cannot export, such as one that decides by an image's values.
     """
-    size = {2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    sides = {2: "height", 3: "width"}
+    size = {axis: torch.export.Dim(name, min=example["raw"].shape[axis]) for axis, name in sides.items()}
+    dynamic = {name: size if name == "raw" else None for name in example}
     try:
         with _quietly():
-            program = torch.onnx.export(
+            # What the exporter cannot prove of all sizes (that an image padded to a multiple is at least as large as it
+            # was) is left out: export.py runs the file on several sizes.
+            traced = torch.export.export(
                 module,
                 tuple(example.values()),
+                dynamic_shapes=dynamic,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            program = torch.onnx.export(
+                traced,
                 dynamo=True,
-                dynamic_shapes={name: size if name == "raw" else None for name in example},
+                dynamic_shapes=dynamic,
                 input_names=list(example),
                 output_names=["image"],
                 opset_version=OPSET,
                 verbose=False,
             )
-    except torch.onnx.OnnxExporterError as error:
+    except Exception as error:  # tracing ends with errors of many types, the network's own among them
         reason = storage.first_line(error.__cause__ or error)
         raise UserError(f"PyTorch's exporter to ONNX does not take this network: {reason}") from None
     return _without_notes(program.model_proto).SerializeToString()

@@ -57,8 +57,11 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
     return [items[index * len(items) // count] for index in range(count)] if len(items) > count else list(items)
 
 
-def synthetic_scenes(sensor: Sensor) -> Iterator[Scene]:
-    """Mosaics of smooth random colours and noise, from black to white, the same ones each time."""
+def synthetic_scenes(sensor: Sensor, least: int = 0) -> Iterator[Scene]:
+    """Mosaics of smooth random colours and noise, from black to white, the same ones each time.
+
+    Those with a side of less than `least` pixels are left out.
+    """
     generator = torch.Generator().manual_seed(0)
     for number, (height, width) in enumerate(SYNTHETIC):
         colours = torch.rand((1, 3, COLOURS, COLOURS), generator=generator)
@@ -70,4 +73,5 @@ def synthetic_scenes(sensor: Sensor) -> Iterator[Scene]:
             row, column = where[channel]
             plane = image[:, "RGB".index(channel[0]), row::2, column::2]
             mosaic[:, 0, row::2, column::2] = (black + plane * (sensor.white_level - black)).round()
-        yield Scene(f"synthetic {number}", mosaic)
+        if min(height, width) >= least:
+            yield Scene(f"synthetic {number}", mosaic)

@@ -17,7 +17,7 @@ from exporting.tflite_isp import is_supported, write_isp
 
 PRECISIONS = ("fp32", "fp16", "int8")
 STEMS = {"onnx": ("model",), "tflite": ("model", "model_none")}  # of the names of a target's files
-EXAMPLE = (36, 44)  # a mosaic's (height, width) for tracing; no special one: any becomes possible
+EXAMPLE = (36, 44)  # a mosaic's (height, width) for tracing, beyond twice the least that the network takes
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,15 @@ class Source:
     input_format: str
     sensor: Sensor  # the camera that it was trained for
     raw_input: str  # in `exporting.graphs.RAW_INPUTS`
+    minimum: int = 0  # the least mosaic pixels of a side
+
+    def check_size(self, what: str, size: Sequence[int]) -> None:
+        """Raise `UserError` if a mosaic's (height, width) is too small for the network; `what` is what it is of."""
+        if min(size) < self.minimum:
+            found = "x".join(map(str, size))
+            raise UserError(
+                f"{what} is {found}, but {self.name} needs mosaics of at least {self.minimum} pixels a side"
+            )
 
     def inputs(self, mosaic: Tensor) -> dict[str, Tensor]:
         """What the phone's form takes for a mosaic (1, 1, H, W), digital numbers."""
@@ -61,7 +70,8 @@ def build_onnx(source: Source, precision: str, size: tuple[int, int], samples: S
     module = phone_form(
         source.generator, source.input_format, source.sensor, source.raw_input, half=precision == "fp16"
     )
-    content = write_onnx(module, source.inputs(torch.zeros(1, 1, *EXAMPLE)))
+    example = torch.zeros(1, 1, *(2 * source.minimum + side for side in EXAMPLE))
+    content = write_onnx(module, source.inputs(example))
     if precision == "int8":
         inputs = [source.inputs(mosaic) for mosaic in samples]
         content = quantise_onnx(content, [{name: x.numpy() for name, x in each.items()} for each in inputs])

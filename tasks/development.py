@@ -106,8 +106,9 @@ class Developer:
     def _read_as(self, own: Sensor) -> Sensor:
         """The levels at which to read a camera file of `own` levels.
 
-        The packed input is the share of white above black: a file's own levels do, without another copy of it. RMFA's
-        input has black taken off only: its files are brought to the model's levels.
+        The packed input is the share of white above black: a file's own levels do, without another copy of it. So they
+        do for networks by others, whose inputs bring them to their phone's. RMFA's input has black taken off only: its
+        files are brought to the model's levels.
         """
         return own if self.model.spec.input_format != "split" else replace(self.model.sensor, cfa=own.cfa)
 

@@ -133,6 +133,20 @@ def test_a_normalised_model_says_who_applies_the_gains(needs_packages, call, tmp
     assert read(tmp_path / "out")["normalisation"] == "gray_world"
 
 
+def test_mosaics_below_the_networks_least_size_are_refused(make_files, call, tmp_path):
+    _, raws, _ = make_files()
+    weights = tmp_path / "step_0000001.pt"
+    save_generator(weights, build_model("microisp"), 1, {"model": "microisp"})
+    options = ("--checkpoint", weights, "-o", tmp_path / "out")
+    status, output = call(script, *options, SIZE)
+    assert status == 2 and "--size is 64x48, but microisp needs mosaics of at least 158 pixels a side" in output
+    status, output = call(script, *options, "--images", raws)
+    assert status == 2 and "pixels a side" in output and "at least 158" in output
+    status, output = call(script, *options, "--to", "tflite")
+    assert status == 2 and "--to tflite is for Efficient and Robust ISP only, not for microisp: use --to onnx" in output
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_packages_end_with_the_command(make_files, call, tmp_path, monkeypatch):
     weights, *_ = make_files()
     monkeypatch.setattr(packages, "find_spec", lambda name: None)

@@ -37,7 +37,8 @@ def make_source():
             if name == "efficient-context":
                 torch.nn.init.normal_(generator.context[-1].weight, std=0.1)
         spec = model_spec(name)
-        return Source(name, generator, spec.input_format, sensor or SENSORS[spec.released_for], raw_input)
+        sensor = sensor or SENSORS[spec.released_for]
+        return Source(name, generator, spec.input_format, sensor, raw_input, spec.minimum)
 
     return make
 

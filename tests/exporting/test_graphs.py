@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from data.inputs import packed_input, prepare, split_input
+from data.inputs import INPUT_FORMATS, PACKED_CHANNELS, WITH_CONTEXT, packed_input, prepare, split_input
 from data.sensor import SENSORS
 from errors import UserError
-from exporting.graphs import PackedLevels, SplitLevels, pack, phone_form
+from exporting.graphs import LEVELS, PackedLevels, SplitLevels, pack, phone_form
 
 from .conftest import OTHER, SMALL
 
@@ -20,6 +20,26 @@ def test_levels_are_those_of_the_project(levels, prepared, sensor, make_mosaic):
     expected = prepared(mosaic / sensor.white_level, sensor)
     torch.testing.assert_close(levels(sensor)(pack(mosaic, sensor)), expected, rtol=0, atol=2e-7)
     assert levels is SplitLevels or expected.min() < 0
+
+
+@pytest.mark.parametrize("sensor", (SENSORS["fujifilm"], SENSORS["fujifilm-rmfa"], OTHER), ids=str)
+@pytest.mark.parametrize("name", ("dn", "packed_1020", "packed_63", "rggb_4095"))
+def test_levels_of_published_phones(name, sensor, make_mosaic):
+    """Black, white and below black among them; for each CFA site its own black level."""
+    mosaic = make_mosaic(64, 66, sensor)
+    mosaic[..., :2, :4] = torch.tensor([0.0, 1.0, sensor.white_level, sensor.white_level - 1])
+    expected = prepare(mosaic / sensor.white_level, sensor, name)
+    levels = LEVELS[name](sensor)(pack(mosaic, sensor))
+    torch.testing.assert_close(levels, expected, rtol=0, atol=2e-7 * max(1, expected.max()))
+
+
+def test_every_input_format_has_its_levels(make_mosaic):
+    mosaic = make_mosaic(8, 10, OTHER)
+    for name in INPUT_FORMATS:
+        expected = prepare(mosaic / OTHER.white_level, OTHER, name)
+        if name in WITH_CONTEXT:  # its numbers are an input of their own
+            expected = expected[:, : len(PACKED_CHANNELS)]
+        torch.testing.assert_close(LEVELS[name](OTHER)(pack(mosaic, OTHER)), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_levels_are_exact_in_double_precision(make_mosaic):

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.sensor import SENSORS
 from errors import UserError
 from exporting.onnx_file import OnnxModel
-from exporting.targets import build_onnx
+from exporting.targets import Source, build_onnx
+from models.padding import in_multiples
+
+from .conftest import OTHER
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((64, 64), (66, 70), (68, 90), (4, 8), (130, 98), (250, 322))  # some have odd halves, or odd quarters
@@ -79,6 +83,46 @@ def test_nothing_in_the_file_says_where_it_was_made(name, build):
     for trace in (str(ROOT), str(Path(torch.__file__).parent), str(Path.home()), ".py", "stack_trace"):
         assert trace.encode() not in file.content, trace
     assert f"/{getpass.getuser()}/".encode() not in file.content
+
+
+class Halved(torch.nn.Module):
+    """Packed (N, 4, h, w) -> (N, 3, 2 h, 2 w): by way of an eighth of the sides, so it pads them, and a twentieth."""
+
+    def _render(self, packed):
+        small, seen = (torch.nn.functional.avg_pool2d(packed, side) for side in (8, 20))
+        back = torch.nn.functional.interpolate(small, scale_factor=8, mode="bilinear")
+        back = back + seen[..., :1].mean((2, 3), keepdim=True)
+        return torch.nn.functional.pixel_shuffle(torch.cat((packed, back, packed - back), dim=1), 2)
+
+    def forward(self, packed):
+        return in_multiples(self._render, packed, 8, scale=2)
+
+
+@pytest.fixture(scope="module")
+def padded():
+    """A network that pads, and its file, built once."""
+    network = Halved().eval()
+    source = Source("mine", network, "packed", SENSORS["fujifilm"], "dn", minimum=40)
+    return source, OnnxModel(build_onnx(source, "fp32", (64, 64), ())[0].content)
+
+
+@pytest.mark.parametrize("size", ((40, 42), (48, 64), (66, 70), (250, 322)))
+def test_networks_that_need_multiples_take_all_even_sizes(size, needs, make_mosaic, request):
+    needs("onnx")
+    source, model = request.getfixturevalue("padded")
+    mosaic = make_mosaic(*size, source.sensor)
+    assert source.image(mosaic).std() > 0.1
+    assert difference(source, model, mosaic) < 2e-6
+
+
+def test_a_network_by_others(needs, make_source, make_mosaic):
+    """LAN pads, crops, and takes the numbers of a 10-bit phone as a mosaic."""
+    needs("onnx")
+    source = make_source("lan", sensor=OTHER)
+    (file,) = build_onnx(source, "fp32", (64, 64), ())
+    model = OnnxModel(file.content)
+    for size in SIZES:
+        assert difference(source, model, make_mosaic(*size, source.sensor)) < 2e-6, size
 
 
 class Undecided(torch.nn.Module):

@@ -59,6 +59,7 @@ def test_some_of_many_are_spread_over_all():
 def test_made_up_mosaics_are_the_same_each_time_and_cover_the_range(sensor):
     first, again = list(synthetic_scenes(sensor)), list(synthetic_scenes(sensor))
     assert all(torch.equal(a.mosaic, b.mosaic) for a, b in zip(first, again, strict=True))
+    assert [scene.name for scene in synthetic_scenes(sensor, 158)] == ["synthetic 0", "synthetic 1"]
     for scene in first:
         assert not any(side % 2 for side in scene.mosaic.shape[-2:])
         assert min(sensor.black_level) <= scene.mosaic.min() and scene.mosaic.max() <= sensor.white_level

@@ -40,7 +40,8 @@ def tiny(load, monkeypatch):
             raise alignment.NotAligned("too few features")
         height, width, _ = rendered.shape
         columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        return alignment.Alignment(np.dstack((columns, rows)), columns < 30, {})
+        still = np.zeros((height, width), np.float32)
+        return alignment.Alignment(np.dstack((columns, rows)), columns < 30, still, scale=1.0, figures={})
 
     def loaded(name: str):
         module = load(name)

@@ -155,7 +155,7 @@ def test_a_turned_photograph_of_a_pair_is_refused(tmp_path, make_pairs, orientat
 @pytest.mark.usefixtures("restored", "cached_networks")
 def test_an_infinite_psnr_can_be_summarised(cheap_config, monkeypatch):
     """An image that equals its target, such as a black one."""
-    monkeypatch.setattr("tasks.isp.psnr", lambda image, target: torch.tensor([torch.inf]))
+    monkeypatch.setattr("tasks.run_data.psnr", lambda image, target: torch.tensor([torch.inf]))
     folder = fit.train(cheap_config)
     assert json.loads((folder / "summary.json").read_text())["val_psnr"]["final"] == "inf"
 

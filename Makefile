@@ -30,8 +30,9 @@ demo: setup .venv/export
 	$(BIN)/python develop.py datasets/demo-whole --run demo-quick -o runs/demo-quick/photographs --page --overwrite
 	$(BIN)/python export.py --run demo-quick -o runs/demo-quick/export
 
+# Two processes with a thread each: PyTorch's threads would wait for each other on two cores.
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Measure the figures of docs/performance.md on this machine. Keep its cores idle meanwhile.
 bench: setup

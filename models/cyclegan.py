@@ -40,8 +40,11 @@ class CycleGenerators(nn.Module):
         return self(planes, to)
 
     def start_from(self, to: str, matrix: Tensor) -> None:
-        """Refused with `UserError`: this network corrects no map, but draws the planes anew."""
-        raise UserError("CycleGAN's generator cannot start from a map: use --mapping.start identity, or another model")
+        """Nothing for the identity. Raises `UserError` for others: this network corrects no map, but draws anew."""
+        if not torch.equal(matrix.cpu(), torch.eye(self.channels)):
+            raise UserError(
+                "CycleGAN's generator cannot start from a map: use --mapping.start identity, or another model"
+            )
 
     def synchronise(self, average: object, processes: int) -> None:
         """Nothing: each image is normalised by its own statistics, on any number of processes."""

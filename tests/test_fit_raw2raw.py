@@ -126,6 +126,15 @@ def test_mappers_start_at_the_fitted_map(config, start):
     assert abs(scores["final"] - scores["identity"]) > 1
 
 
+def test_the_generators_of_cyclegan_train_from_nothing(config, monkeypatch):
+    monkeypatch.setattr("models.cyclegan.WIDTH", 4)
+    folder = fit.train(vary(config, model="cyclegan"))
+    assert set(read_scores(folder)) >= {"identity", "transport", "final"}
+    assert open_mapper(str(folder / "checkpoints" / "step_0000002.pt"), CPU).name == "cyclegan"
+    with pytest.raises(UserError, match="cannot start from a map"):
+        fit.train(vary(config, model="cyclegan", run="started", mapping={"start": "transport"}))
+
+
 def test_training_starts_from_a_checkpoint_and_keeps_its_fitted_map(config, finished):
     first = fit.train(vary(config, run="first", mapping={"start": "transport"}))
     path = first / "checkpoints" / "step_0000002.pt"

@@ -46,4 +46,5 @@ def test_what_it_cannot_do_is_refused(generators):
     with pytest.raises(UserError, match="cannot see it downsampled"):
         generators.map_planes(torch.rand(1, 4, 16, 16), "a", downsample=2)
     with pytest.raises(UserError, match="cannot start from a map"):
-        generators.start_from("a", torch.eye(4))
+        generators.start_from("a", 2 * torch.eye(4))
+    generators.start_from("a", torch.eye(4))  # the default: from nothing

@@ -87,6 +87,8 @@ def _mistakes(given: argparse.Namespace) -> list[tuple[object, str]]:
         (not given.check and len(given.folders) != 3, "give three folders: RAWS PHOTOS OUT"),
         (given.check and len(given.folders) not in (2, 3), "give DATASET OUT or RAWS PHOTOS OUT to --check"),
         (given.check and unused, f"{''.join(unused[:1])} has no effect with --check"),
+        (given.patch == 0 and given.valid is not None, "--valid has no effect with --patch 0"),
+        (given.local == "off" and given.reach is not None, "--reach has no effect with --local off"),
         (any(levels) and not all(levels), "--cfa, --black-level and --white-level belong together"),
         (bool(given.raw_height) != bool(given.raw_width), "--raw-height and --raw-width belong together"),
         (min(given.raw_height, given.raw_width) < 0, "--raw-height and --raw-width must be positive"),

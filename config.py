@@ -289,7 +289,8 @@ class Published:
     def __post_init__(self):
         for name in ("steps", "epochs", "weights"):
             _require(
-                all(value >= 0 for value in getattr(self, name).values()), f"published.{name} must not be negative"
+                all(value >= 0 for value in getattr(self, name).values()),
+                f"published.{name} must not be negative or NaN",
             )
         _require(all(lr > 0 for lr in self.lr.values()), "the rates of published.lr must be positive")
 

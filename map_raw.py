@@ -10,7 +10,6 @@ if __name__ == "__main__":
     errors.exit_on_ctrl_c()
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +20,12 @@ import torch
 
 import storage
 from config import config as default
-from data.files import reading
 from data.mosaic_files import FORMATS
 from data.notes import note
 from data.raw_maps import METHODS, PROFILES
 from errors import UserError, run_cli
 from tasks import choice, closed_form
-from tasks.batch import Batch, Job, depth_for, jobs_of
+from tasks.batch import Batch, Job, depth_for, jobs_of, mark
 from tasks.conversion import Converted, Converter, Mapper, Shot, kind_of
 from tasks.device import choose_device
 
@@ -133,18 +131,6 @@ def open_map(given: argparse.Namespace, device: torch.device) -> tuple[Mapper, A
     return closed, closed_form.describe(closed)
 
 
-def mark(output: Path, facts: dict[str, Any]) -> None:
-    """Write into the output folder by what it is made. Raises `UserError` if its files were made by something else."""
-    marker = output / MARKER
-    if not marker.is_file():
-        storage.write_json(marker, facts)
-        return
-    with reading(marker):
-        before = json.loads(marker.read_text("utf-8"))
-    if before != json.loads(json.dumps(facts)):
-        raise UserError(f"{output} holds mosaics of another map or other settings: choose another --output")
-
-
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +163,9 @@ def main() -> None:
         return
     downsample = given.downsample or 1
     converter = Converter(mapper, given.to, downsample, device)
-    mark(Path(given.output), {"command": "map_raw.py", "to": given.to, "downsample": downsample, "map": facts})
+    made_by = {"command": "map_raw.py", "to": given.to, "downsample": downsample, "map": facts}
+    otherwise = f"{given.output} holds mosaics of another map or other settings: choose another --output"
+    mark(Path(given.output) / MARKER, made_by, otherwise)
     missing = [job for job in jobs if given.overwrite or not job.target.exists()]
     if kept := len(jobs) - len(missing):
         note(f"{kept} of {len(jobs)} mosaics are there already and are kept: --overwrite maps them again")

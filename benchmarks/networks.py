@@ -1,4 +1,4 @@
-"""The networks of models.MODELS compared: size, arithmetic, receptive field, time on a CPU and, with --train, PSNR.
+"""The networks of models.MODELS compared: size, arithmetic, receptive field, time, memory and, with --train, PSNR.
 
 python benchmarks/networks.py --out DIR [--without NAME ...] [--size H W]                      measures each network
 python benchmarks/networks.py --out DIR --train --root DATA [--models NAME ...] [-- OPTION ...]     also trains some
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import alternate, machine, positive
+from common import alternate, machine, peak_memory, positive
 from quality import GAME
 from raw_to_raw import read_row
 from torch import Tensor, nn
@@ -129,12 +129,13 @@ def receptive_field(name: str) -> int | str:
 
 
 @torch.inference_mode()
-def milliseconds(name: str, size: tuple[int, int], repeats: int) -> float:
-    """The median time of the network alone, on an input in memory, channels last; after one call to warm up."""
+def cost(name: str, size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """The median time of the network alone, on an input in memory, channels last, and the memory (MiB) that it adds."""
     network = in_use(name).to(memory_format=torch.channels_last)
     inputs = inputs_of(name, size).contiguous(memory_format=torch.channels_last)
-    times = alternate({name: torch.inference_mode()(lambda: network(inputs))}, repeats, CPU)[name]
-    return 1e3 * float(np.median(times))
+    run = torch.inference_mode()(lambda: network(inputs))
+    times = alternate({name: run}, repeats, CPU)[name]  # after one call to warm up
+    return {"milliseconds": 1e3 * float(np.median(times)), "mib": peak_memory(run, CPU)}
 
 
 def measure(name: str, given: argparse.Namespace) -> dict:
@@ -154,7 +155,7 @@ def measure(name: str, given: argparse.Namespace) -> dict:
         "parameters": sum(parameter.numel() for parameter in build_model(name).parameters()),
         "macs": macs_a_pixel(name, size),
         "field": receptive_field(name),
-        "milliseconds": milliseconds(name, size, given.repeats),
+        **cost(name, size, given.repeats),
     }
     storage.write_json(file, figures)
     print(f"{name}: {figures['macs']:,.0f} MAC a pixel, {figures['milliseconds']:,.0f} ms", flush=True)
@@ -174,12 +175,13 @@ def facts_table(facts: dict[str, dict], given: argparse.Namespace) -> list[str]:
         "receptive field, mosaic pixels",
         "input",
         f"{height}x{width}",
+        "memory",
     )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, found in facts.items():
         field = found["field"] if found["field"] == WHOLE else f"{found['field']}x{found['field']}"
         cells = f"{found['parameters']:,}", f"{found['macs']:,.0f}", field, f"`{MODELS[name].input_format}`"
-        lines.append(f"| {name} | {' | '.join(cells)} | {found['milliseconds']:,.0f} ms |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {found['milliseconds']:,.0f} ms | {found['mib']:,.0f} MiB |")
     how = f"Median of {given.repeats} on {used['processor']}, {used['threads']} threads, PyTorch {used['torch']}."
     return [*lines, "", how]
 

@@ -108,16 +108,6 @@ class PyNET(nn.Module):
         """
         return in_multiples(partial(self._whole, level=level), packed, 16, scale=2.0 ** (1 - level))
 
-    def parts_of(self, level: int) -> list[nn.Module]:
-        """The modules that the training of a level adds to those of the coarser ones."""
-        parts = dict(self.named_children())
-        if level == 0:
-            return [parts["conv_t0"], parts["conv_l0_d1"]]
-        encoders = [f"conv_l{each}_d1" for each in range(1, 5)]
-        names = [name for name in parts if name.startswith(f"conv_l{level}_") and name not in encoders]
-        names += [f"conv_t{level}a", f"conv_t{level}b"] if level < 5 else encoders
-        return [parts[name] for name in names]
-
     def _whole(self, packed: Tensor, level: int) -> Tensor:
         encoded = [self.conv_l1_d1(packed)]
         for encoder in (self.conv_l2_d1, self.conv_l3_d1, self.conv_l4_d1):

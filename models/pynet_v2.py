@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.activations import wide_tanh
 from models.padding import in_multiples
 
 EPSILON = 1e-3  # of the instance normalisation
@@ -25,10 +26,6 @@ def _active(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 def _strided(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride), nn.PReLU(outputs))
-
-
-def _bounded(x: Tensor) -> Tensor:
-    return 0.58 * x.tanh() + 0.5
 
 
 class ResidualGroups(nn.Module):
@@ -135,18 +132,9 @@ class PyNETV2(nn.Module):
         encoded2 = self.encoder2(encoded1)
         coarse = self.level3(self.encoder3(encoded2))
         if level == 3:
-            return _bounded(F.pixel_shuffle(self.head3(coarse), 2))
+            return wide_tanh(F.pixel_shuffle(self.head3(coarse), 2))
         middle = self.level2(self.merge2(coarse, encoded2))
         if level == 2:
-            return _bounded(F.pixel_shuffle(self.head2(middle), 2))
+            return wide_tanh(F.pixel_shuffle(self.head2(middle), 2))
         fine = self.level1(self.merge1(middle, encoded1))
-        return _bounded(self.head1(F.pixel_shuffle(fine, 2)))
-
-    def parts_of(self, level: int) -> list[nn.Module]:
-        """The modules that the training of a level adds to those of the coarser ones."""
-        encoders = [self.encoder1, self.encoder2, self.encoder3]
-        return {
-            3: [*encoders, self.level3, self.head3],
-            2: [self.merge2, self.level2, self.head2],
-            1: [self.merge1, self.level1, self.head1],
-        }[level]
+        return wide_tanh(self.head1(F.pixel_shuffle(fine, 2)))

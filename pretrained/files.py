@@ -117,13 +117,15 @@ def _random(seed: int) -> tuple[None, str]:
 # --- downloads -------------------------------------------------------------------------------------------------------
 
 
-def fetch(url: str, path: Path, sha256: str) -> Path:
+def fetch(url: str, path: Path, sha256: str, *others: str) -> Path:
     """Download `url` to `path` and check that its SHA-256 starts with `sha256` (hexadecimal). Returns `path`.
+
+    `others` are the files that belong to it, "URL at PATH", for the message without a network.
 
     Raises `UserError`, saying where to put a copy of the file, if the host cannot be reached or the hash is wrong; an
     existing file is then unchanged.
     """
-    advice = f"put a copy of {url} at {path}"
+    advice = " and ".join((f"put a copy of {url} at {path}", *others))
     path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is reported before any waiting
     require_host(url, advice)
     default = socket.getdefaulttimeout()

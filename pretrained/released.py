@@ -90,10 +90,12 @@ def download(name: str, folder: Path | None = None) -> Path:
     key = full_name(name)
     if not key:
         raise UserError(f"unknown released model '{name}'; list them with `python -m pretrained.zoo`")
-    for url, file, sha256 in _files(key):
-        path = (folder or cache_folder()) / file
+    folder, files = folder or cache_folder(), _files(key)
+    for url, file, sha256 in files:
+        path = folder / file
         if not (path.is_file() and storage.sha256_of(path) == sha256):
-            fetch(url, path, sha256)
+            others = [f"{other} at {folder / name}" for other, name, _ in files if name != file]
+            fetch(url, path, sha256, *others)
     return path
 
 

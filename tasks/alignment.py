@@ -1,7 +1,6 @@
 """One pair after the other: a RAW file and a photograph are read, aligned or checked, and written."""
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import storage
 from data import aligned, camera
 from data.alignment import Options, align, render
 from data.camera_files import CAMERA_FILES
-from data.files import advising, read_mosaic, reading
+from data.files import advising, read_mosaic
 from data.matching import Pair
 from data.misalignment import judge, misalignment
 from data.photographs import read_photo
@@ -21,7 +20,7 @@ from data.registration import shrink
 from data.sensor import Sensor
 from errors import UserError
 from evaluation.alignment_page import PICTURES
-from tasks.batch import Job
+from tasks.batch import Job, mark
 
 SMALL = 800  # pixels of the longer side of the page's pictures
 LEVELS = "give the RAW files' --cfa, --black-level and --white-level, or --camera"
@@ -105,13 +104,7 @@ def claim_output(out: Path, facts: dict[str, Any]) -> None:
     if foreign and not marker.is_file():
         raise UserError(f"{out} holds files that align.py did not write, such as {foreign[0]}: choose another OUT")
     with storage.lock(out / aligned.LOCK):
-        if not marker.is_file():
-            storage.write_json(marker, facts)
-            return
-        with reading(marker):
-            before = json.loads(marker.read_text("utf-8"))
-    if before != json.loads(json.dumps(facts)):
-        raise UserError(f"{out} was written from other folders or with other settings: choose another OUT")
+        mark(marker, facts, f"{out} was written from other folders or with other settings: choose another OUT")
 
 
 def jobs_of(out: Path, pairs: Sequence[Pair]) -> list[Job]:

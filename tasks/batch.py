@@ -1,5 +1,6 @@
 """Many files through one model: the next are read, and the last are written, while one is at work."""
 
+import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import storage
+from data.files import reading
 from data.folders import mosaics
 from errors import UserError, printable
 from training.log import Progress
@@ -39,6 +42,20 @@ def jobs_of(inputs: Sequence[str], target_of: Callable[[Path], Path], verb: str)
         taken[job.target] = source
         jobs.append(job)
     return jobs
+
+
+def mark(marker: Path, facts: dict[str, Any], otherwise: str) -> None:
+    """Write the file that says by what an output folder is made.
+
+    Raises `UserError` with the sentence `otherwise` if it is there already and says something else.
+    """
+    if not marker.is_file():
+        storage.write_json(marker, facts)
+        return
+    with reading(marker):
+        before = json.loads(marker.read_text("utf-8"))
+    if before != json.loads(json.dumps(facts)):  # as the file holds them: lists for tuples
+        raise UserError(otherwise)
 
 
 def depth_for(jobs: Sequence[Job]) -> int:

@@ -125,7 +125,7 @@ def _training_files(config: Config, split: Split, reader: Reader) -> Split:
 def _too_small(config: Config) -> str:
     """What files are smaller than, if their model takes no smaller patches."""
     least = model_spec(config.model).minimum if config.model else 0
-    return f"the {least} pixels that model '{config.model}' needs" if config.data.patch <= least + 1 else ""
+    return f"the {least} pixels that model '{config.model}' needs" if config.data.patch <= least else ""
 
 
 def _require_sides(name: str, patch: int, validation: Split, reader: Reader) -> None:

@@ -15,6 +15,8 @@ from .faults.commands import files_of, refused
         (("--check", "a"), "give DATASET OUT or RAWS PHOTOS OUT to --check"),
         (("--check", "a", "b", "--patch", 64), "--patch has no effect with --check"),
         (("--check", "a", "b", "--mask-ncc", 0.5), "--mask-ncc has no effect with --check"),
+        (("a", "b", "c", "--patch", 0, "--valid", 0.5), "--valid has no effect with --patch 0"),
+        (("a", "b", "c", "--local", "off", "--reach", 4), "--reach has no effect with --local off"),
         (("a", "b", "c", "--cfa", "rggb"), "--cfa, --black-level and --white-level belong together"),
         (("a", "b", "c", "--raw-width", 8), "--raw-height and --raw-width belong together"),
         (("a", "b", "c", "--remainder", 1), "--remainder needs --n"),

@@ -90,7 +90,7 @@ class Trainer:
     adversarial: AdversarialLoss | None = None
     clip_norm: float = 1.0  # the norm to which each critic's gradient is clipped
     warmup: int = 0  # first steps, in which only the critics are trained
-    schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.modes builds it)
+    schedule: LRScheduler | None = None  # of the generator's learning rate (tasks.schedules builds it)
     critic_schedule: LRScheduler | None = None  # of the critics'
     ema_decay: float = 0.0  # of the moving average of the generator's weights; 0: no average
     balanced: bool = True  # by Dynamic Loss Adaptation (section 3.7); otherwise the losses' plain sum

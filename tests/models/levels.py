@@ -5,20 +5,23 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+Parts = Callable[[nn.Module, int], list[nn.Module]]
 
-def check_parts(build: Callable[[], nn.Module], sides: tuple[int, int], first: int) -> None:
+
+def check_parts(build: Callable[[], nn.Module], parts_of: Parts, sides: tuple[int, int], first: int) -> None:
     """Check what each level of a network needs, without computing it.
 
     A level's image depends on its own parts and on those of coarser levels, except for their outputs, and never on
-    finer parts. The parts of all levels are the network, each once. The finest level, `first`, has the mosaic's sides.
-    On the device "meta", which knows shapes and what depends on what.
+    finer parts. `parts_of(network, level)` are the modules that a level adds to those of the coarser ones. The parts of
+    all levels are the network, each once. The finest level, `first`, has the mosaic's sides. On the device "meta",
+    which knows shapes and what depends on what.
     """
     with torch.device("meta"):
         network = build()
     names, seen, outputs = dict(network.named_parameters()), [], set()
     for level in network.levels:
         network.zero_grad()
-        parts = network.parts_of(level)
+        parts = parts_of(network, level)
         assert not {id(part) for part in parts} & {id(part) for part in seen}
         seen += parts
         image = network.at_level(torch.empty(1, 4, sides[0] // 2, sides[1] // 2, device="meta"), level)

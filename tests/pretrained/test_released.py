@@ -13,6 +13,7 @@ from errors import UserError
 from models import build_model
 from pretrained import files, zoo
 from pretrained.released import RELEASED, cache_folder, download
+from pretrained.tensorflow_bundle import DATA, INDEX
 from pretrained.zoo import open_generator
 
 ROOT = Path(zoo.__file__).parents[1]
@@ -75,6 +76,13 @@ def test_download_with_a_wrong_hash_is_refused_and_removed(downloads):
     with pytest.raises(UserError, match="Fujifilm_.*27220.pth has the wrong SHA-256.*put a copy"):
         download(NAME)
     assert list(cache_folder().iterdir()) == []
+
+
+def test_message_names_both_files_of_a_tensorflow_checkpoint(downloads, tmp_path):
+    with pytest.raises(UserError) as caught:
+        download("LAN", tmp_path)
+    for ending in (DATA, INDEX):
+        assert f"{RELEASED['LAN'].url}{ending} at {tmp_path / 'LAN'}{ending}" in str(caught.value)
 
 
 @pytest.mark.parametrize("function", (download, open_generator))

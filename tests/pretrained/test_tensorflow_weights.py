@@ -108,7 +108,7 @@ def one_bundle(monkeypatch, lan_file, downloads) -> list[str]:
     hashes = storage.sha256_of(index), storage.sha256_of(data)
     monkeypatch.setitem(RELEASED, "LAN", Released(hashes[0], "a setting", "https://host/LAN.ckpt", hashes[1]))
 
-    def copy(url: str, path: Path, sha256: str) -> Path:
+    def copy(url: str, path: Path, sha256: str, *others: str) -> Path:
         downloads.append(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((index if url.endswith(".index") else data).read_bytes())

@@ -37,6 +37,7 @@ class Plain:
 
     def __init__(self, trainer: CycleTrainer):
         self.mapper, self.critics = copy.deepcopy((trainer.mapper, dict(trainer.critics)))
+        self.mapper.to(memory_format=torch.contiguous_format)  # PyTorch's usual one
         self.precision, self.weights = trainer.precision, (trainer.adversarial, trainer.cycle, trainer.identity)
         judging = [p for critic in self.critics.values() for p in critic.parameters()]
         groups = (trainer.optimizer, self.mapper.parameters()), (trainer.critic_optimizer, judging)
@@ -104,7 +105,7 @@ class Floor:
 def build_steps(config: Config, model: str, side: int, device: torch.device) -> dict[str, Callable[[], Any]]:
     """The steps to time, by name, on random planes."""
     torch.manual_seed(0)
-    mapper = build_mapper(model).to(device)
+    mapper = build_mapper(model).to(device, memory_format=torch.channels_last)  # as tasks.raw_to_raw does
     trainer = build_trainer(config, mapper, ALONE)
     random = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, config.data.batch, mapper.channels, side, side, generator=random).to(device)

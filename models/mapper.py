@@ -56,9 +56,8 @@ class Mapper(nn.Module):
     def _started(self, planes: Tensor, to: str) -> Tensor:
         """The planes times the fixed matrices of their directions."""
         parts = zip(planes.chunk(len(to)), to, strict=True)
-        with torch.autocast(planes.device.type, enabled=False):  # bfloat16 has fewer digits than a mosaic
-            matrices = ((part, getattr(self, f"start_{one}").to(part.dtype)) for part, one in parts)
-            return torch.cat([torch.einsum("dc,nchw->ndhw", matrix, part) for part, matrix in matrices])
+        matrices = ((part, getattr(self, f"start_{one}").to(part.dtype)) for part, one in parts)
+        return torch.cat([torch.einsum("dc,nchw->ndhw", matrix, part) for part, matrix in matrices])
 
     def forward(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:
         """Planes (N, C, H, W) of the other camera -> planes as camera `to`, "a" or "b", takes them; not clipped.
@@ -67,7 +66,8 @@ class Mapper(nn.Module):
         batches of their own. Raises `UserError` as `parameters_of`.
         """
         grid = self.parameters_of(planes, to, downsample)
-        return apply(self._started(planes, to), grid, PATCH * downsample)
+        with torch.autocast(planes.device.type, enabled=False):  # bfloat16 has fewer digits than a mosaic
+            return apply(self._started(planes, to), grid, PATCH * downsample)
 
     def parameters_of(self, planes: Tensor, to: str, downsample: int = 1) -> Tensor:
         """The transforms of planes (N, C, H, W): (N, C x terms, h, w), h = ceil(H / 16M), or h = w = 1 if pooled.

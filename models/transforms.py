@@ -42,27 +42,35 @@ def apply(planes: Tensor, grid: Tensor, patch: int, top: int = 0) -> Tensor:
             f"a grid of {grid.shape[-2]}x{grid.shape[-1]} patches of {patch} pixels cannot be applied to rows {top} to "
             f"{top + rows}, {width} wide"
         )
-    grid = grid.to(planes.dtype).unflatten(1, (channels, len(terms(channels))))
-    grid = _interpolate(grid, -2, patch, top, rows)
+    grid = grid.to(planes.dtype).unflatten(1, (channels, len(terms(channels)))).movedim(2, 0)
+    everywhere = grid.shape[-2:] == (1, 1)
+    if not everywhere:
+        weights = _weights(patch).to(planes)
+        grid = _interpolate(_neighbours(grid.mT), weights, top, rows).mT
+        grid = _neighbours(grid)
     mapped = planes
-    for number, term in enumerate(terms(channels)):
-        coefficients = _interpolate(grid[:, :, number], -1, patch, 0, width)
+    for term, nodes in zip(terms(channels), grid.unbind(), strict=True):
+        coefficients = nodes if everywhere else _interpolate(nodes, weights, 0, width)
         values = planes[:, term[0], None] if len(term) == 1 else planes[:, term[0], None] * planes[:, term[1], None]
         mapped = torch.addcmul(mapped, coefficients, values)
     return mapped
 
 
-def _interpolate(nodes: Tensor, dim: int, patch: int, start: int, count: int) -> Tensor:
-    """Linear interpolation along `dim`, -2 or -1, between nodes at patches' centres, for `count` pixels from `start`.
+def _neighbours(nodes: Tensor) -> Tensor:
+    """Nodes (..., n) at the patches' centres -> (..., n, 3): those of the patch before, of its own and of the next."""
+    nodes = torch.cat((nodes[..., :1], nodes, nodes[..., -1:]), -1)
+    return torch.stack((nodes[..., :-2], nodes[..., 1:-1], nodes[..., 2:]), -1)
 
-    Between two neighbouring centres lie `patch` pixels, always at the same distances, so that broadcasting does it.
-    """
-    if nodes.shape[dim] == 1:
-        return nodes
-    first, last = ((pixel + patch // 2) // patch for pixel in (start, start + count - 1))  # gaps between two nodes
-    size = nodes.shape[dim]
-    nodes = torch.cat((nodes.narrow(dim, 0, 1), nodes, nodes.narrow(dim, size - 1, 1)), dim)
-    before, after = (nodes.narrow(dim, index, last - first + 1).unsqueeze(dim) for index in (first, first + 1))
-    fractions = (torch.arange(patch, dtype=nodes.dtype, device=nodes.device) + 0.5) / patch
-    between = before.lerp(after, fractions if dim == -1 else fractions[:, None]).flatten(dim - 1, dim)
-    return between.narrow(dim, start + patch // 2 - first * patch, count)
+
+def _weights(patch: int) -> Tensor:
+    """(3, patch): with what weights its pixels take from `_neighbours`, for linear interpolation."""
+    beyond = (torch.arange(patch) + 0.5) / patch - 0.5  # the patch's own centre
+    return torch.stack((-beyond, 1 - beyond.abs(), beyond)).clamp_(min=0)
+
+
+def _interpolate(neighbours: Tensor, weights: Tensor, start: int, count: int) -> Tensor:
+    """Values (..., `count`) of the pixels from `start` on, by `_neighbours` (..., n, 3): a product with one matrix."""
+    patch = weights.shape[1]
+    first, last = start // patch, (start + count - 1) // patch
+    pixels = (neighbours[..., first : last + 1, :] @ weights).flatten(-2)
+    return pixels[..., start - first * patch :][..., :count]

@@ -52,4 +52,5 @@ def open_mapper(source: str, device: torch.device) -> OpenMapper:
     except (AttributeError, KeyError, TypeError, ValueError, UserError):
         raise UserError(f"{source} is not a checkpoint of fit.py: it does not say of which cameras it is") from None
     cameras = {each: from_dict(values, source) if values else None for each, values in profiles.items()}
-    return OpenMapper(source, name, mapper.to(device), sensors, cameras, settings.from_dict(run))
+    mapper.to(device, memory_format=torch.channels_last)  # as in training
+    return OpenMapper(source, name, mapper, sensors, cameras, settings.from_dict(run))

@@ -120,7 +120,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
             mapper.start_from(to, fitted.of_planes())
         maps = fit_baselines(["transport"] * bool(cameras.pairs), cameras, profiles, small)
         maps |= {mapping.start: start} if start else {}
-        mapper.to(device)
+        mapper.to(device, memory_format=torch.channels_last)
         config = dataclasses.replace(config, model=name)
         trainer = build_trainer(config, mapper, group)
     known = {each: camera.to_dict(profile) for each, profile in profiles.items() if profile}

@@ -166,6 +166,8 @@ class CycleTrainer:
         """Continue from a `state`. Raises KeyError or RuntimeError if it belongs to another trainer."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+        for optimizer in (self.optimizer, self.critic_optimizer):
+            _lay_out(optimizer)
         for camera, replay in self.replays.items():
             replay.load_state_dict(state[f"replay/{camera}"], self.parameters[0].device)
 
@@ -187,6 +189,14 @@ class _Judged:
     def gradient(self) -> Tensor:
         """The gradient of `towards_real` at the patches; the graph is kept for the critic's own step."""
         return torch.autograd.grad(self.towards_real, self.fake, retain_graph=True)[0]
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give averages the memory layout of their parameters. Fused kernels pair values by their place in memory."""
+    for parameter, averages in optimizer.state.items():
+        for name, values in averages.items():
+            if values.shape == parameter.shape:
+                averages[name] = torch.empty_like(parameter).copy_(values)
 
 
 def _full(values: Tensor) -> Tensor:

@@ -229,6 +229,7 @@ def test_autocast_predicts_transforms_in_float32(started):
             grid, mapped = started.parameters_of(planes, "a"), started(planes, "a")
             assert torch.equal(build()(planes, "a"), planes)
         assert grid.dtype == mapped.dtype == torch.float32
+        assert torch.equal(mapped, apply(planes, grid, 16))
         assert 0 < (mapped - started(planes, "a")).abs().max() < 0.05
 
 

@@ -131,6 +131,20 @@ def test_a_resumed_trainer_goes_on_bit_for_bit(options):
             assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, name
 
 
+def test_averages_of_another_memory_layout_go_on_as_they_were():
+    contiguous, laid_out = make_trainer(), make_trainer()
+    laid_out.mapper.to(memory_format=torch.channels_last)
+    for trainer in (contiguous, laid_out):
+        trainer.optimizer = torch.optim.Adam(trainer.mapper.parameters(), 0.05, fused=True)
+    for number in range(3):
+        contiguous.step(make_batch(number), number)
+    laid_out.load_state(copy.deepcopy(contiguous.state()))
+    for trainer in (contiguous, laid_out):
+        trainer.step(make_batch(3), 3)
+    assert laid_out.mapper.shared.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(laid_out.mapper.shared.weight, contiguous.mapper.shared.weight)
+
+
 def test_the_average_is_saved_once_there_is_one():
     trainer = make_trainer(ema_decay=0.5)
     before = copy.deepcopy(trainer.mapper.state_dict())

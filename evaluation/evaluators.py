@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data.transport import sliced_distance
 from errors import UserError
+from evaluation.distances import kernel_distance
 from evaluation.kept_features import Features
 from evaluation.metrics import MEASURES, Function, Measure, to_8_bit
 from losses.content import luminance3
@@ -28,7 +29,7 @@ DIRECTIONS = 64  # of the sliced Wasserstein distance
 
 
 class PairedEvaluator:
-    """Full-reference measures of each image, and their means over the images."""
+    """Full-reference measures of each image, and their means over the images; measures of a set have no other value."""
 
     def __init__(self, functions: dict[str, Function]):
         self.functions = functions  # by column, as `protocols.build` returns them
@@ -38,19 +39,28 @@ class PairedEvaluator:
         return target
 
     def evaluate(self, outputs: Tensor, prepared: Tensor) -> dict[str, Tensor]:
-        """Outputs (N, 3, H, W), in [0, 1] or uint8 -> {column: scores (N,)}."""
+        """Outputs (N, 3, H, W), in [0, 1] or uint8 -> {column: scores (N,), or the features (N, 2, D) of a set}."""
         images, scores = to_8_bit(outputs), {}
         for column, function in self.functions.items():
             scores[column] = function(outputs if MEASURES[column].of_floats else images, prepared)
         if outputs.is_floating_point() and not outputs.sum().isfinite():  # 8 bits have no NaN: it would become black
             failed = ~outputs.isfinite().flatten(1).all(1)
-            scores = {column: values.masked_fill(failed, torch.nan) for column, values in scores.items()}
+            for values in scores.values():
+                values[failed] = torch.nan
         return scores
 
     def summarize(self, names: list[str], values: dict[str, Tensor]) -> tuple[dict[str, Scores], Scores]:
-        """Scores of the images `names`, {column: (N,)} -> (file name -> column -> score, column -> mean)."""
-        rows = {name: {column: float(scores[i]) for column, scores in values.items()} for i, name in enumerate(names)}
-        return rows, {column: float(scores.mean()) for column, scores in values.items()}
+        """What `evaluate` returned for the images `names` -> (file name -> column -> score, column -> mean)."""
+        sets = {column: MEASURES[column].of_set for column in values}
+        rows = {
+            name: {column: float(scores[i]) for column, scores in values.items() if not sets[column]}
+            for i, name in enumerate(names)
+        }
+        means = {
+            column: distance(*scores.unbind(1)) if (distance := sets[column]) else float(scores.mean())
+            for column, scores in values.items()
+        }
+        return rows, means
 
 
 class UnpairedEvaluator:
@@ -165,22 +175,6 @@ class UnpairedEvaluator:
             "color": sliced_distance(colours, target_colours, self.directions),
             "content": float(values["content"].mean()),
         }
-
-
-def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """KID: the unbiased squared maximum mean discrepancy of features (N, D) and (M, D), kernel (x.y / D + 1)^3.
-
-    About 0 for samples of one distribution. Source: Binkowski, Sutherland, Arbel and Gretton, Demystifying MMD GANs,
-    ICLR 2018. Raises `UserError` for fewer than two features on a side.
-    """
-    if min(len(x), len(y)) < 2:
-        raise UserError(
-            f"the ranking without pairs (KID) needs at least two mosaics and two photographs, but compares {len(x)} "
-            f"with {len(y)}: add files, or rank with pairs (--rank paired)"
-        )
-    x, y = x.double(), y.double()
-    within = [((a @ a.T / a.shape[1] + 1) ** 3).fill_diagonal_(0).sum() / (len(a) * (len(a) - 1)) for a in (x, y)]
-    return float(sum(within) - 2 * ((x @ y.T / x.shape[1] + 1) ** 3).mean())
 
 
 def lab(rgb: Tensor) -> Tensor:

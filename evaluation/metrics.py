@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from errors import UserError
+from evaluation.distances import frechet_distance, standardised_kernel_distance
 
 Function = Callable[[Tensor, Tensor], Tensor]
 
@@ -124,6 +125,8 @@ class Measure:
     digits: int  # decimals to print
     function: Function | None  # None: a pretrained network computes it, which the caller provides (protocols.build)
     of_floats: bool = False  # the function gets the model's output as it is; otherwise converted to 8 bits
+    # Of a measure of sets: the distance of features (N, D) of all images and of all targets. The network gives these.
+    of_set: Callable[[Tensor, Tensor], float] | None = None
 
     @property
     def heading(self) -> str:
@@ -140,6 +143,8 @@ MEASURES = {
     "lpips_plus": Measure("LPIPS+", "", False, 4, None),
     "dists": Measure("DISTS", "", False, 4, None),
     "delta_e": Measure("Delta E 2000", "", False, 2, delta_e_2000),
+    "kid": Measure("KID (AlexNet)", "", False, 4, None, of_set=standardised_kernel_distance),
+    "fid": Measure("FID", "", False, 2, None, of_set=frechet_distance),
 }
 
 

@@ -88,13 +88,14 @@ def build(protocol: str, names: Sequence[str], network: Callable[[str], nn.Modul
 
     Those of a protocol that scores planes take planes and truth (N, C, H, W) -> (N,), and need no network.
     `network(name)` is called once for each column with `needs_network`. It returns a module on the images' device that
-    takes two float tensors (N, 3, H, W) in [0, 1] and returns (N,).
+    takes two float tensors (N, 3, H, W) in [0, 1] and returns (N,); or, for a measure of sets, one, and returns its
+    features (N, D). The function of such a column gives the features of both, (..., 2, D), for `Measure.of_set`.
     """
     columns, measures = choose(protocol, names), measures_of(protocol)
     own = PROTOCOLS[protocol].functions
     functions = {name: measure.function for name, measure in measures.items()} if own is None else own
     return {
-        name: _of_network(network(name), measures[name].label) if needs_network(protocol, name) else functions[name]
+        name: _of_network(network(name), measures[name]) if needs_network(protocol, name) else functions[name]
         for name in columns
     }
 
@@ -109,18 +110,30 @@ def _of_8_bits(measure: Function) -> Function:
     def extended(image: Tensor, target: Tensor) -> Tensor:
         pair = broadcast_pair(image, target)
         batches = (to_8_bit(x).reshape(-1, *x.shape[-3:]) / 255 for x in pair)
-        return measure(*batches).double().reshape(pair[0].shape[:-3])
+        scores = measure(*batches).double()  # (N,), or features (N, 2, D)
+        return scores.unflatten(0, pair[0].shape[:-3]) if pair[0].ndim > 3 else scores[0]
 
     return extended
 
 
-def _of_network(network: nn.Module, label: str) -> Function:
+def refuse_single(names: Sequence[str], images: int) -> None:
+    """Raise `UserError` if one of these columns compares sets, and there are fewer than two images."""
+    for name in names:
+        if name in MEASURES and MEASURES[name].of_set and images < 2:
+            raise UserError(f"measure '{name}' compares sets of images and needs at least two, but there is {images}")
+
+
+def _of_network(network: nn.Module, measure: Measure) -> Function:
     """The measure that `network` computes, with a check of the images' size."""
-    measure = _of_8_bits(network)
+
+    def of_set(image: Tensor, target: Tensor) -> Tensor:
+        return torch.stack((network(image), network(target)), dim=1)
+
+    function = _of_8_bits(of_set if measure.of_set else network)
 
     def checked(image: Tensor, target: Tensor) -> Tensor:
-        require_side(image, NETWORK_MINIMUM, label)
-        return measure(image, target)
+        require_side(image, NETWORK_MINIMUM, measure.label)
+        return function(image, target)
 
     return checked
 

@@ -25,6 +25,7 @@ from evaluation.rendering import shorter_side
 from evaluation.scoring import Scorer, ScoringSet
 from evaluation.tables import ScoreTables, folder_of
 from pretrained.perceptual import PERCEPTUAL
+from pretrained.set_features import SET_FEATURES
 from tasks.data import note_trained_on, open_data
 from tasks.features import Networks
 from tasks.model import Model, open_model
@@ -57,6 +58,7 @@ def open_tables(run: Path, config: Config, rank: str, protocol: str, measures: S
     floats = config.quirks.float_psnr and ours
     note_trained_on(run, split)
     columns = protocols.choose(protocol, measures or ("psnr_float" if floats else "psnr",))
+    protocols.refuse_single(columns, len(split.photos))
     if not any(protocols.needs_network(protocol, column) for column in columns):
         del facts["weights"]
     facts = {"protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}", **facts}
@@ -118,7 +120,7 @@ def build_measures(
     networks = {}
 
     def network(column: str) -> nn.Module:
-        networks[column] = PERCEPTUAL[column](weights).to(device)
+        networks[column] = (PERCEPTUAL | SET_FEATURES)[column](weights).to(device)
         return networks[column]
 
     functions = protocols.build(protocol, columns, network)
@@ -134,6 +136,7 @@ def build_test_evaluator(
     """
     notes = {"protocol": f"{protocol}: {protocols.find_protocol(protocol, 'images').summary}"}
     columns = list(protocols.choose(protocol, measures))
+    protocols.refuse_single(columns, len(photos))
     side = min(map(shorter_side, photos))
     if "ms_ssim" in columns and side < MS_SSIM_MINIMUM and not measures:
         columns.remove("ms_ssim")

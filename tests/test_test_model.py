@@ -140,6 +140,16 @@ def test_other_protocols_score_with_their_own_measures(call, make_files, tmp_pat
     assert ("delta_e" in table.columns) == (protocol == "ntire26")
 
 
+def test_sets_of_images_are_compared_beside_single_ones(call, make_files, tmp_path):
+    measures = ("--measures", "ssim", "kid", "fid", "--weights", "random")
+    status, output = call(script, *options(*make_files()), *measures)
+    assert status == 0 and "KID (AlexNet)" in output and "FID" in output, output
+    table = read_table(tmp_path / "out" / "metrics.csv")
+    assert table.columns == ("ssim", "kid", "fid") and set(table.mean) == {"ssim", "kid", "fid"}
+    assert all(set(row) == {"ssim"} for row in table.rows.values()) and table.mean["kid"] != 0
+    assert "random" in table.header["kid"] and "random" in table.header["fid"]
+
+
 def test_another_camera_is_described_by_options(call, make_files, tmp_path):
     weights, _, _ = make_files()
     (tmp_path / "headless").mkdir()

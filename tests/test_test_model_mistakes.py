@@ -103,6 +103,14 @@ def test_images_too_small_for_a_measure_are_refused(call, make_files, tmp_path):
     assert status == 2 and "at least 161 pixels" in output
 
 
+def test_one_image_is_no_set(call, make_files, tmp_path):
+    weights, raws, photos = make_files()
+    files = ("--checkpoint", weights, "--input", raws / "0.png", "--target", photos / "0.png")
+    status, output = call(script, *files, "--output", tmp_path / "out", "--measures", "kid", "--weights", "random")
+    assert status == 2 and "measure 'kid' compares sets of images and needs at least two, but there is 1" in output
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
 def test_missing_weights_are_reported_before_anything_is_rendered(call, make_files, tmp_path, monkeypatch):
     weights, raws, photos = make_files()
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))

@@ -24,7 +24,8 @@ def grey(*values: float) -> torch.Tensor:
 
 
 def test_the_table_of_measures():
-    assert list(MEASURES) == ["psnr", "psnr_float", "ssim", "ms_ssim", "lpips", "lpips_plus", "dists", "delta_e"]
+    networks, sets = ["lpips", "lpips_plus", "dists"], ["kid", "fid"]
+    assert list(MEASURES) == ["psnr", "psnr_float", "ssim", "ms_ssim", *networks, "delta_e", *sets]
     assert [name for name in MEASURES if MEASURES[name].higher_is_better] == ["psnr", "psnr_float", "ssim", "ms_ssim"]
     assert {name: measure.function for name, measure in MEASURES.items() if measure.function} == {
         **FUNCTIONS,

@@ -68,9 +68,13 @@ def test_a_protocol_has_its_usual_columns_or_the_named_ones_in_their_order(proto
     (
         ("papers", (), "unknown protocol 'papers'; known are: paper, ntire26, pyiqa"),
         ("paper", ("psnr", "mse"), "protocol 'paper' has no measure 'mse'; known are: psnr, .*, ssim, .*, delta_e"),
-        ("pyiqa", ("delta_e",), "protocol 'pyiqa' has no measure 'delta_e'; known are: psnr, ssim, .*, dists$"),
+        (
+            "pyiqa",
+            ("delta_e",),
+            "protocol 'pyiqa' has no measure 'delta_e'; known are: psnr, ssim, .*, kid, fid$",
+        ),
         ("raw2raw", ("lpips",), "no measure 'lpips'; known are: psnr, psnr_ab, psnr_ba, ssim, .*, angle_ba$"),
-        ("paper", ("kl",), "protocol 'paper' has no measure 'kl'; known are: psnr, psnr_float, .*, delta_e$"),
+        ("paper", ("kl",), "protocol 'paper' has no measure 'kl'; known are: psnr, psnr_float, .*, delta_e, kid, fid$"),
     ),
 )
 def test_an_unknown_name_lists_the_known_ones(protocol, names, message):
@@ -143,11 +147,12 @@ def test_a_network_is_built_once_and_gets_8_bit_levels_between_0_and_1(random_im
         functions["lpips"](image, target[..., 1:])
 
 
-def test_networks_compute_lpips_and_dists_alone():
+def test_networks_compute_lpips_dists_and_the_distances_of_sets_alone():
     assert not any(needs_network("raw2raw", name) for name in measures_of("raw2raw"))
     for protocol in PROTOCOLS.keys() - {"raw2raw"}:
         columns = [name for name in MEASURES if (protocol, name) != ("pyiqa", "delta_e")]
-        assert [name for name in columns if needs_network(protocol, name)] == ["lpips", "lpips_plus", "dists"]
+        networks = ["lpips", "lpips_plus", "dists", "kid", "fid"]
+        assert [name for name in columns if needs_network(protocol, name)] == networks
 
 
 def test_images_too_small_for_a_network_are_refused():

@@ -42,10 +42,10 @@ def apply(planes: Tensor, grid: Tensor, patch: int, top: int = 0) -> Tensor:
             f"a grid of {grid.shape[-2]}x{grid.shape[-1]} patches of {patch} pixels cannot be applied to rows {top} to "
             f"{top + rows}, {width} wide"
         )
-    grid = grid.to(planes.dtype).unflatten(1, (channels, len(terms(channels)))).movedim(2, 0)
+    grid = grid.to(planes.dtype).unflatten(1, (channels, len(terms(channels)))).movedim(2, 0)  # (terms, N, C, h, w)
     everywhere = grid.shape[-2:] == (1, 1)
     if not everywhere:
-        weights = _weights(patch).to(planes)
+        weights = _weights(patch, planes)
         grid = _interpolate(_neighbours(grid.mT), weights, top, rows).mT
         grid = _neighbours(grid)
     mapped = planes
@@ -62,9 +62,9 @@ def _neighbours(nodes: Tensor) -> Tensor:
     return torch.stack((nodes[..., :-2], nodes[..., 1:-1], nodes[..., 2:]), -1)
 
 
-def _weights(patch: int) -> Tensor:
-    """(3, patch): with what weights its pixels take from `_neighbours`, for linear interpolation."""
-    beyond = (torch.arange(patch) + 0.5) / patch - 0.5  # the patch's own centre
+def _weights(patch: int, like: Tensor) -> Tensor:
+    """(3, patch), of the type and on the device of `like`: what its pixels take from `_neighbours`."""
+    beyond = (torch.arange(patch, dtype=like.dtype, device=like.device) + 0.5) / patch - 0.5  # the patch's own centre
     return torch.stack((-beyond, 1 - beyond.abs(), beyond)).clamp_(min=0)
 
 

@@ -9,10 +9,10 @@ from config import Config
 from data import camera
 from data.camera import Profile
 from data.files import Reader
-from data.folders import Split, mosaics
+from data.folders import Split
 from data.notes import note
 from data.sensor import Sensor
-from data.two_cameras import CAMERAS, TwoCameras, camera_folders, find_cameras_layout, open_cameras
+from data.two_cameras import CAMERAS, TwoCameras, find_cameras_layout, open_cameras, training_files
 from errors import UserError
 from tasks.camera import refuse_another
 from tasks.data import identify
@@ -41,7 +41,7 @@ def open_two_cameras(config: Config) -> TwoCameras:
             )
     sizes = {name: profile.size if profile else (0, 0) for name, profile in profiles.items()}  # of headless files
     readers = {name: Reader(sensor_of(config, name), sizes[name], levels=data.levels) for name in CAMERAS}
-    return open_cameras(data.layout, data.root, (data.raw, config.data_b.raw), readers)
+    return open_cameras(data.layout, data.root, (data.raw, config.data_b.raw), readers, config.mapping.channels)
 
 
 def sensor_of(config: Config, name: str) -> Sensor:
@@ -58,14 +58,14 @@ def find_profiles(config: Config) -> dict[str, Profile | None]:
     """
     data, found = config.data, {}
     row = find_cameras_layout(data.layout)
-    for name, folder in camera_folders(data.layout, data.root, (data.raw, config.data_b.raw)).items():
+    for name, paths in _training_files(config).items():
         named, own = getattr(config, SECTIONS[name]).camera, row.profiles[CAMERAS.index(name)]
         file = Path(named) if named else Path(data.root) / own if own else None
         if file and (named or file.is_file()):
             found[name] = camera.load(file)
-            refuse_another(found[name], file, mosaics(folder).raws)
+            refuse_another(found[name], file, paths)
         else:
-            found[name] = camera.profile_of(mosaics(folder).raws)
+            found[name] = camera.profile_of(paths)
     names = [profile.name for profile in found.values() if profile]
     if len(names) == 2 and names[0] and names[0] == names[1]:
         raise UserError(f"both folders are of the camera {names[0]}: give those of two cameras")
@@ -106,8 +106,11 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
 
 def _noting(config: Config) -> list[str]:
     """The cameras whose mosaics are camera files, which note their levels."""
-    folders = camera_folders(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
-    return [name for name, folder in folders.items() if camera.profile_of(mosaics(folder).raws)]
+    return [name for name, paths in _training_files(config).items() if camera.profile_of(paths)]
+
+
+def _training_files(config: Config) -> dict[str, tuple[Path, ...]]:
+    return training_files(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
 
 
 def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:
@@ -117,6 +120,8 @@ def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:
         paired = tuple(pair.source for pair in cameras.pairs if pair.camera == name)
         splits = {"train": Split(cameras.unpaired[name], (), False), "pairs": Split(paired, (), False)}
         known[name] = identify(splits, cameras.readers[name])
+    if cameras.charts:
+        known["charts"] = [[path.name, charts.corners, charts.orientation] for path, charts in cameras.charts.items()]
     if both := {mark for _, mark in known["a"]["train"]} & {mark for _, mark in known["b"]["train"]}:
         raise UserError(f"{len(both)} files are mosaics of both cameras: give different files of each")
     return known

@@ -46,15 +46,14 @@ class Charts:
     orientation: int = 1  # EXIF's, of the file
 
     def hide(self, planes: Tensor, size: tuple[int, int], top: int = 0, left: int = 0) -> Tensor:
-        """Planes (C, h, w) with the charts set to 0, black, in place.
+        """Planes (C, h, w) with the charts, and a pixel around each, set to 0, black, in place.
 
         The planes are a window of a mosaic of `size` (H, W), which begins at its pixel `top`, `left`; both are even.
         """
-        mask = np.zeros(planes.shape[1:], np.uint8)
+        y, x = np.mgrid[: planes.shape[1], : planes.shape[2]] + np.array((top // 2, left // 2))[:, None, None]
         for corners in self.corners.values():
-            inside = (self._recorded(corners, size) / 2).astype(int) - (left // 2, top // 2)
-            cv2.fillPoly(mask, [inside.astype(np.int32)], 1)
-        planes[:, torch.from_numpy(mask).bool()] = 0
+            inside = inside_of(self._recorded(corners, size) / 2, x, y, margin=1)
+            planes[:, torch.from_numpy(inside)] = 0
         return planes
 
     def colors(self, planes: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -81,6 +80,19 @@ class Charts:
         right, bottom = size[1] - 1, size[0] - 1
         turned = {3: (right - x, bottom - y), 6: (y, bottom - x), 8: (right - y, x)}
         return np.stack(turned.get(self.orientation, (x, y)), 1)
+
+
+def inside_of(corners: np.ndarray, x: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
+    """Which points lie in a convex polygon (N, 2), or at most `margin` beside one of its edges.
+
+    OpenCV's `fillPoly` is not used, because its edges depend on where a window cuts them.
+    """
+    edges = np.roll(corners, -1, 0) - corners
+    turn = np.sign(edges[0, 0] * edges[1, 1] - edges[0, 1] * edges[1, 0])  # clockwise or not
+    inside = np.ones(x.shape, bool)
+    for (left, top), (right, down) in zip(corners, edges, strict=True):
+        inside &= turn * (right * (y - top) - down * (x - left)) >= -margin * np.hypot(right, down)
+    return inside
 
 
 def patch_colors(planes: Tensor, corners: np.ndarray) -> Tensor | None:

@@ -141,7 +141,8 @@ def open_cameras(
         if len(unpaired[camera]) < FEWEST:
             raise UserError(f"{folder} holds one mosaic: training needs at least {FEWEST} of each camera")
     if row.charts:
-        return TwoCameras(readers, unpaired, *_charted(folders), channels=channels)
+        pairs, charts = _charted(folders)
+        return TwoCameras(readers, unpaired, pairs, channels, charts)
     pairs = _pairs(Path(root), row) if root and row.paired[0] else ()
     return TwoCameras(readers, unpaired, pairs, channels)
 

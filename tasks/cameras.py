@@ -1,6 +1,7 @@
 """The two cameras of a raw-to-raw run: their levels, as the config, the camera files or their profiles say."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,18 @@ def _training_files(config: Config) -> dict[str, tuple[Path, ...]]:
 
 
 def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:
-    """The names and fingerprints of all files, by which a run knows its data again. Notes files of both cameras."""
+    """The names and fingerprints of all files, and a digest of their charts, by which a run knows its data again.
+
+    Raises `UserError` for files of both cameras.
+    """
     known = {}
     for name in CAMERAS:
         paired = tuple(pair.source for pair in cameras.pairs if pair.camera == name)
         splits = {"train": Split(cameras.unpaired[name], (), False), "pairs": Split(paired, (), False)}
         known[name] = identify(splits, cameras.readers[name])
     if cameras.charts:
-        known["charts"] = [[path.name, charts.corners, charts.orientation] for path, charts in cameras.charts.items()]
+        charts = [(path.name, sorted(each.corners.items()), each.orientation) for path, each in cameras.charts.items()]
+        known["charts"] = hashlib.sha256(repr(charts).encode()).hexdigest()
     if both := {mark for _, mark in known["a"]["train"]} & {mark for _, mark in known["b"]["train"]}:
         raise UserError(f"{len(both)} files are mosaics of both cameras: give different files of each")
     return known

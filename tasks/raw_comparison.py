@@ -22,7 +22,7 @@ def describe(protocol: str, cameras: TwoCameras) -> str:
     if cameras.channels == 3:
         text += "; three planes, with the mean of the greens"
     if not cameras.aligned:
-        text += "; all but KL compare the mean colours of the patches of the charts in both pictures"
+        text += "; pixels do not agree: no SSIM, and all but KL compare the mean colours of the patches of charts"
     return text
 
 

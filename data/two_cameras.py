@@ -168,7 +168,7 @@ def camera_folders(layout: str, root: str, raws: tuple[str, str]) -> dict[str, P
     elif not root:
         raise UserError(f"layout '{layout}' needs the folder of the dataset: --data.root")
     else:
-        names = [raw or name for raw, name in zip(raws, row.unpaired, strict=True)]
+        names = [row.charts and raw or name for raw, name in zip(raws, row.unpaired, strict=True)]
         folders = {camera: Path(root) / name for camera, name in zip(CAMERAS, names, strict=True)}
     for folder in folders.values():
         if not folder.is_dir():

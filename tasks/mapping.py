@@ -32,8 +32,14 @@ class OpenMapper:
         """Planes (1, C, h, w) of one camera -> those that camera `to`, "a" or "b", would have taken, not clipped.
 
         A mapper of three channels maps four planes, too: each green keeps its own detail. The encoder sees the planes
-        downsampled by this factor (Table 4). Raises `UserError` for planes that are too small.
+        downsampled by this factor (Table 4). Raises `UserError` for planes that are too small, and for three planes
+        if the mapper has four channels.
         """
+        if planes.shape[1] == 3 and self.mapper.channels == 4:
+            raise UserError(
+                f"{self.source} maps planes of 4 channels, and these have 3 (R, G, B): use a mapper that was trained "
+                "with --mapping.channels 3"
+            )
         if self.mapper.channels == 3 and planes.shape[1] == 4:
             return split_greens(self.mapper.map_planes(merge_greens(planes), to, downsample), planes)
         return self.mapper.map_planes(planes, to, downsample)

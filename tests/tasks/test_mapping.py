@@ -91,6 +91,13 @@ def test_a_mapper_of_three_channels_maps_four_planes_with_each_green_s_detail(sa
     torch.testing.assert_close(mapped[:, 1] - mapped[:, 2], planes[:, 1] - planes[:, 2])
 
 
+@pytest.mark.parametrize("name", ("mapper-plain", "cyclegan"))
+def test_three_planes_need_a_mapper_of_three_channels(saved, name, monkeypatch):
+    monkeypatch.setattr("models.cyclegan.WIDTH", 4)
+    with pytest.raises(UserError, match="a.pt maps planes of 4 channels, and these have 3"):
+        open_mapper(saved(build_mapper(name), name), CPU).map(torch.rand(1, 3, 32, 32), "b")
+
+
 @pytest.mark.parametrize("channels", (5, "3", None))
 def test_other_channels_in_a_checkpoint_are_refused(saved, channels):
     with pytest.raises(UserError, match=f"its mapper has {channels!r} channels, not 4 or 3"):

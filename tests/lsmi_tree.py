@@ -26,7 +26,7 @@ SPLITS = {
     "a": {"single_train": ["Place1", "Place2"], "mixed_train": ["Place3"], "x_val": ["Place4"], "x_test": ["Place5"]},
     "b": {"x_train": ["Place1", "Place2", "Place6"], "x_val": [], "x_test": ["Place5", "Place7"]},
 }
-DARKEST_PATCH, BRIGHTEST_WALL = 0.5, 0.4  # no wall is as bright as a patch, in any light and camera
+BRIGHTEST_WALL = 0.4  # no wall is as bright as a patch, in any light and camera
 
 
 def patches(seed: int) -> np.ndarray:

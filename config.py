@@ -35,11 +35,12 @@ class Data:
 
     layout: str = "fujifilm"
     """Arrangement of the files: zrr, fujifilm, ntire26 (section 4.1); folders: one of mosaics, one of photographs.
-    Task raw2raw: raw2raw, cameras (data.simulate --cameras two), folders: one of each camera's mosaics."""
+    Task raw2raw: raw2raw, lsmi, cameras (data.simulate --cameras two), folders: one of each camera's mosaics."""
     root: str = ""
     """The dataset's folder, which contains train/, or unpaired/ in task raw2raw (all layouts but "folders")."""
     raw: str = ""
-    """Layout "folders": the folder of RAW mosaics, in task raw2raw of camera a's."""
+    """Layout "folders": the folder of RAW mosaics, in task raw2raw of camera a's. Layout "lsmi": camera a, if it is not
+    sony: galaxy or nikon."""
     photos: str = ""
     """Layout "folders": the folder of photographs."""
     pairs: Literal["auto", "yes", "no"] = "auto"
@@ -327,7 +328,8 @@ class SecondCamera:
     """Task raw2raw: the camera b, to and from which the mosaics of `data`'s camera, a, are mapped."""
 
     raw: str = ""
-    """Layout "folders": the folder of camera b's mosaics; data.raw is that of camera a's."""
+    """Layout "folders": the folder of camera b's mosaics; data.raw is that of camera a's. Layout "lsmi": camera b,
+    if it is not galaxy."""
     camera: str = ""
     """Camera b's profile (python -m data.camera); camera files need none."""
     cfa: Cfa = _FUJIFILM.cfa
@@ -344,6 +346,8 @@ class Mapping:
 
     steps: int = 85_750
     """Steps of training: 50 epochs (section 4.1) of 6,860 patches a camera (docs/raw_to_raw.md)."""
+    channels: int = 4
+    """Planes of a mosaic: 4, R, Gr, Gb, B; or 3, R, the mean of the greens, B, as the paper has for LSMI."""
     start: Literal["identity", "gains", "transport", "statistics", "profiles"] = "identity"
     """What the mappers start from, and correct: nothing, or a linear map that is fitted without pairs before the first
     step (data/raw_maps.py). The paper has none."""
@@ -376,6 +380,7 @@ class Mapping:
 
     def __post_init__(self):
         _require(self.steps >= 0, f"mapping.steps must not be negative, but is {self.steps}")
+        _require(self.channels in (3, 4), f"mapping.channels must be 4 or 3, not {self.channels}")
         _require(self.lr > 0 and self.critic_lr > 0, "mapping.lr and mapping.critic_lr must be positive")
         _require(
             all(0 <= beta < 1 for beta in (self.beta1, self.beta2)), "mapping.beta1, mapping.beta2 must lie in [0, 1)"
@@ -649,7 +654,7 @@ def open_run(runs: str, name: str, data_root: str = "") -> tuple[Path, Config]:
     if not data_root:
         return folder, config
     _require(
-        not config.data.raw,
+        not config.data.raw or config.data.root,
         f"the dataset of {folder} has no root: edit data.raw and data.photos in its config.json, if it has moved",
     )
     return folder, dataclasses.replace(config, data=dataclasses.replace(config.data, root=data_root, demo=False))

@@ -1,4 +1,7 @@
-"""A mosaic as its four colour planes, in which one camera is mapped to another: R, Gr, Gb, B, black 0, white 1."""
+"""A mosaic as its colour planes, in which one camera is mapped to another: R, Gr, Gb, B, black 0, white 1.
+
+Or as three planes, with the mean of both greens: what dcraw's half size gives, and so what LSMI's pictures are.
+"""
 
 import torch
 from torch import Tensor
@@ -9,12 +12,28 @@ from data.sensor import CHANNELS, Sensor, offsets
 FROM_PACKED = [PACKED_CHANNELS.index(channel) for channel in CHANNELS]
 
 
-def to_planes(mosaic: Tensor, sensor: Sensor) -> Tensor:
-    """Mosaics (N, 1, H, W), 1 is the white level -> (N, 4, H/2, W/2), (x - black) / (white - black), clipped to [0, 1].
+def to_planes(mosaic: Tensor, sensor: Sensor, channels: int = 4) -> Tensor:
+    """Mosaics (N, 1, H, W), 1 is the white level -> (N, C, H/2, W/2), (x - black) / (white - black), clipped to [0, 1].
 
-    Raises `UserError` for odd sides.
+    C = `channels` is 4, or 3: R, the mean of the greens (taken before clipping, as LSMI does), B. Raises `UserError`
+    for odd sides.
     """
-    return packed_input(mosaic, sensor)[:, FROM_PACKED].clamp_(0, 1)
+    planes = packed_input(mosaic, sensor)[:, FROM_PACKED]
+    return (merge_greens(planes) if channels == 3 else planes).clamp_(0, 1)
+
+
+def merge_greens(planes: Tensor) -> Tensor:
+    """Planes (N, 4, h, w) -> (N, 3, h, w): R, the mean of the greens, B."""
+    return torch.stack((planes[:, 0], (planes[:, 1] + planes[:, 2]) / 2, planes[:, 3]), 1)
+
+
+def split_greens(mapped: Tensor, planes: Tensor) -> Tensor:
+    """Mapped three planes (N, 3, h, w) -> four: each green keeps what, in the `planes` (N, 4, h, w), it has of its own.
+
+    That is its difference from the mean of both greens: the detail that the mosaic has in green.
+    """
+    detail = (planes[:, 1] - planes[:, 2]) / 2
+    return torch.stack((mapped[:, 0], mapped[:, 1] + detail, mapped[:, 1] - detail, mapped[:, 2]), 1)
 
 
 def from_planes(planes: Tensor, sensor: Sensor) -> Tensor:

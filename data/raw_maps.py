@@ -5,9 +5,9 @@ to those of the other, nearly (exactly, if both are linear in the same three pri
 each camera took of scenes of its own, by what these have in common on average. A learned mapper (`models/mapper.py`)
 has to beat these maps, which take seconds.
 
-All planes are (N, 4, h, w) with the channels R, Gr, Gb, B, black 0, white 1 (data/planes.py). A map acts on R, the mean
-of the greens and B: the two greens have the same colour, so that a 4x4 matrix would be fitted to noise where they
-differ. Each green keeps its own detail.
+All planes are (N, C, h, w), black 0, white 1 (data/planes.py), with the channels R, Gr, Gb, B, or R, G, B. A map acts
+on R, the mean of the greens and B: the two greens have the same colour, so that a 4x4 matrix would be fitted to noise
+where they differ. Each green keeps its own detail.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,18 +44,18 @@ class LinearMap:
     matrix: Matrix = IDENTITY  # (3, 3), of R, G, B
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def of_planes(self) -> Tensor:
-        """The matrix of the four planes (4, 4), float64, without the offset."""
-        return mix(torch.eye(4, dtype=torch.float64)[:, :, None, None], self._matrices(4))[:, :, 0, 0].T
+    def of_planes(self, channels: int = 4) -> Tensor:
+        """The matrix of four or three planes (C, C), float64, without the offset."""
+        return mix(torch.eye(channels, dtype=torch.float64)[:, :, None, None], self._matrices(channels))[:, :, 0, 0].T
 
     def _matrices(self, count: int) -> Tensor:
         return torch.tensor(self.matrix, dtype=torch.float64).expand(count, 3, 3)
 
     def __call__(self, planes: Tensor) -> Tensor:
-        """Planes (N, 4, h, w) of camera a -> those of camera b, not clipped."""
-        matrices = self._matrices(len(planes))
+        """Planes (N, C, h, w) of camera a -> those of camera b, not clipped."""
         red, green, blue = self.offset
-        return mix(planes, matrices).add_(planes.new_tensor([red, green, green, blue]).view(4, 1, 1))
+        offset = planes.new_tensor([red, *[green] * (planes.shape[1] - 2), blue])
+        return mix(planes, self._matrices(len(planes))).add_(offset.view(-1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LightMap:
     level: float
 
     def __call__(self, planes: Tensor) -> Tensor:
-        """Planes (N, 4, h, w) of camera a, whole pictures -> those of camera b, not clipped."""
+        """Planes (N, C, h, w) of camera a, whole pictures -> those of camera b, not clipped."""
         here = light_of(colors_of(thumbnail(planes)))
         start, end, turn = (torch.tensor(v, dtype=torch.float64) for v in (self.from_light, self.to_light, self.turn))
         carried = end + (chromaticity(here) - start) @ turn.T
@@ -110,26 +110,26 @@ def _tuples(value: Any) -> Any:
 
 
 def mix(planes: Tensor, matrices: Tensor) -> Tensor:
-    """Planes (N, 4, h, w) whose colours R, G, B are multiplied by matrices (N, 3, 3); each green keeps its detail."""
+    """Planes (N, C, h, w) whose colours R, G, B are multiplied by matrices (N, 3, 3); each green keeps its detail."""
     red, *greens, blue = planes.unbind(1)
     parts = matrices.to(planes)[..., None, None]  # (N, 3, 3, 1, 1)
-    mean = (greens[0] + greens[1]) / 2
+    mean = (greens[0] + greens[-1]) / 2
     mixed = torch.empty_like(planes)
-    for channel, row, green in ((0, 0, mean), (1, 1, greens[0]), (2, 1, greens[1]), (3, 2, mean)):
+    for channel, (row, green) in enumerate(((0, mean), *((1, green) for green in greens), (2, mean))):
         torch.mul(parts[:, row, 0], red, out=mixed[:, channel])
         mixed[:, channel].addcmul_(parts[:, row, 1], green).addcmul_(parts[:, row, 2], blue)
     return mixed
 
 
 def thumbnail(planes: Tensor) -> Tensor:
-    """Planes (N, 4, h, w) -> (N, 4, SIDE, SIDE): means of areas; the same with any number of threads."""
+    """Planes (N, C, h, w) -> (N, C, SIDE, SIDE): means of areas; the same with any number of threads."""
     return F.interpolate(planes.float(), (SIDE, SIDE), mode="area")
 
 
 def colors_of(thumbnails: Tensor) -> Tensor:
-    """Thumbnails (N, 4, s, s) -> their colours R, mean G, B (N, s * s, 3), float64, on the CPU."""
-    red, first, second, blue = thumbnails.cpu().double().flatten(2).unbind(1)
-    return torch.stack((red, (first + second) / 2, blue), dim=2)
+    """Thumbnails (N, C, s, s) -> their colours R, mean G, B (N, s * s, 3), float64, on the CPU."""
+    red, *greens, blue = thumbnails.cpu().double().flatten(2).unbind(1)
+    return torch.stack((red, (greens[0] + greens[-1]) / 2, blue), dim=2)
 
 
 def light_of(colors: Tensor) -> Tensor:
@@ -158,8 +158,8 @@ def fit_raw_map(
 
     Args:
         method: a name in `METHODS`, or "profiles".
-        a: `thumbnail`s (N, 4, s, s) of pictures of camera a.
-        b: those (M, 4, s, s) of camera b, of other scenes.
+        a: `thumbnail`s (N, C, s, s) of pictures of camera a.
+        b: those (M, C, s, s) of camera b, of other scenes.
         names: what messages call the two cameras.
         matrices: XYZ (D65) to camera, (3, 3), of both, as their files note them; for "profiles".
 

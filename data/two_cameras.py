@@ -1,10 +1,11 @@
 """The mosaics of two cameras, a and b: different scenes to train on, and pairs of one scene to measure on.
 
-All are read as planes (data/planes.py): float32, R, Gr, Gb, B, black 0, white 1.
+All are read as planes (data/planes.py): float32, black 0, white 1, the channels R, Gr, Gb, B, or R, G, B.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data import lsmi
 from data.cache import Files
 from data.files import Reader, advising
 from data.folders import mosaics
 from data.patches import draw_order, generator_of, random_window
-from data.planes import to_planes
+from data.planes import merge_greens, to_planes
 from errors import UserError
 
 CAMERAS = ("a", "b")
@@ -33,6 +35,7 @@ class CamerasLayout:
     truth: tuple[str, str] = ("", "")  # what each paired scene should become, if that is not the other camera's mosaic
     mappings: bool = False  # the truth is a polynomial of each file: see `polynomial`
     profiles: tuple[str, str] = ("", "")  # of the cameras; camera files need none
+    charts: bool = False  # data/lsmi.py finds files, pairs and colour charts in the folders `unpaired`
 
 
 # A new dataset of two cameras is a row here.
@@ -49,7 +52,10 @@ CAMERA_LAYOUTS = {
     ),
     # any two folders, without pairs
     "folders": CamerasLayout(("", ""), ("", "")),
+    # Kim et al., Large Scale Multi-Illuminant Dataset, ICCV 2021: the cameras of Table 2
+    "lsmi": CamerasLayout(("sony", "galaxy"), ("", ""), charts=True),
 }
+View = Callable[[Tensor], Tensor]  # the planes of a whole file -> what measures compare of them
 
 
 def find_cameras_layout(name: str) -> CamerasLayout:
@@ -75,41 +81,85 @@ class TwoCameras:
     readers: Mapping[str, Reader]
     unpaired: Mapping[str, tuple[Path, ...]]
     pairs: tuple[Pair, ...]  # in both directions
+    channels: int = 4  # of planes: 4, or 3 with the mean of the greens
+    charts: Mapping[Path, lsmi.Charts] = field(default_factory=dict)  # of each file, if the layout knows them
 
-    def planes(self, path: Path, camera: str) -> Tensor:
-        """The planes (1, 4, H/2, W/2) of a file of this camera. Raises `UserError` as `Reader.mosaic` does."""
+    @property
+    def aligned(self) -> bool:
+        """Whether the pixels of a pair agree. If not, its charts can be compared."""
+        return not self.charts
+
+    def planes(self, path: Path, camera: str, channels: int = 0) -> Tensor:
+        """The planes (1, C, H/2, W/2) of a file of this camera. Raises `UserError` as `Reader.mosaic` does."""
         reader = self.readers[camera]
         with advising(f"check the CFA order and the levels of camera {camera}"):
             mosaic = reader.mosaic(path)
-        return to_planes(reader.mosaic_tensor(mosaic)[None], reader.sensor)
+        return to_planes(reader.mosaic_tensor(mosaic)[None], reader.sensor, channels or self.channels)
+
+    def training_planes(self, path: Path, camera: str) -> Tensor:
+        """The same of a training file, with its charts black: both cameras saw the same ones."""
+        planes = self.planes(path, camera)
+        self.hide_charts(path, planes[0], (2 * planes.shape[2], 2 * planes.shape[3]))
+        return planes
+
+    def hide_charts(self, path: Path, planes: Tensor, size: tuple[int, int], top: int = 0, left: int = 0) -> None:
+        """Set the charts in a file's planes (C, h, w) to black, as `lsmi.Charts.hide` does; nothing without charts."""
+        if path in self.charts:
+            self.charts[path].hide(planes, size, top, left)
 
     def pair(self, pair: Pair) -> tuple[Tensor, Tensor]:
-        """(planes of the source, planes that it should become). Raises `UserError` if their sizes differ."""
-        source = self.planes(pair.source, pair.camera)
+        """(planes of the source, planes that it should become). Raises `UserError` if `aligned` sizes differ."""
         if pair.truth.suffix == ".mat":
-            return source, polynomial(pair.truth, source)
-        truth = self.planes(pair.truth, OTHER[pair.camera])
-        if source.shape != truth.shape:
+            source = self.planes(pair.source, pair.camera, 4)
+            both = source, polynomial(pair.truth, source)
+            return both if self.channels == 4 else tuple(map(merge_greens, both))
+        source, truth = self.planes(pair.source, pair.camera), self.planes(pair.truth, OTHER[pair.camera])
+        if self.aligned and source.shape != truth.shape:
             sizes = " and ".join(f"{2 * planes.shape[2]}x{2 * planes.shape[3]}" for planes in (source, truth))
             raise UserError(f"{pair.source} and {pair.truth} are a pair, but of different sizes: {sizes}")
         return source, truth
 
+    def views(self, pair: Pair) -> tuple[View, View]:
+        """What measures of pixels compare of (the source, mapped; the truth): all, or the charts' mean colours.
 
-def open_cameras(layout: str, root: str, raws: tuple[str, str], readers: Mapping[str, Reader]) -> TwoCameras:
-    """Find the files of two cameras; `raws` are the folders of "folders". Raises `UserError` for missing files."""
+        These are (1, C, charts, 24), of the charts that both show (`lsmi.Charts.colors`).
+        """
+        if self.aligned:
+            return (lambda planes: planes,) * 2
+        charts = self.charts[pair.source], self.charts[pair.truth]
+        return tuple(partial(each.colors, names=lsmi.in_both(*charts)) for each in charts)
+
+
+def open_cameras(
+    layout: str, root: str, raws: tuple[str, str], readers: Mapping[str, Reader], channels: int = 4
+) -> TwoCameras:
+    """Find the files of two cameras; `raws` as for `camera_folders`. Raises `UserError` for missing files."""
     row = find_cameras_layout(layout)
     folders = camera_folders(layout, root, raws)
-    unpaired = {}
+    unpaired = training_files(layout, root, raws)
     for camera, folder in folders.items():
-        unpaired[camera] = mosaics(folder).raws
         if len(unpaired[camera]) < FEWEST:
             raise UserError(f"{folder} holds one mosaic: training needs at least {FEWEST} of each camera")
+    if row.charts:
+        pairs, charts = _charted(folders)
+        return TwoCameras(readers, unpaired, pairs, channels, charts)
     pairs = _pairs(Path(root), row) if root and row.paired[0] else ()
-    return TwoCameras(readers, unpaired, pairs)
+    return TwoCameras(readers, unpaired, pairs, channels)
+
+
+def training_files(layout: str, root: str, raws: tuple[str, str]) -> dict[str, tuple[Path, ...]]:
+    """{"a": its training mosaics, "b": ...}. Raises `UserError` for missing files, and as `camera_folders` does."""
+    folders = camera_folders(layout, root, raws)
+    if find_cameras_layout(layout).charts:
+        return {camera: parts["train"] for camera, parts in lsmi.find_files(folders).items()}
+    return {camera: mosaics(folder).raws for camera, folder in folders.items()}
 
 
 def camera_folders(layout: str, root: str, raws: tuple[str, str]) -> dict[str, Path]:
-    """{"a": folder of its training mosaics, "b": ...}. Raises `UserError` if the two are missing or the same."""
+    """{"a": folder of its training mosaics, "b": ...}. Raises `UserError` if the two are missing or the same.
+
+    `raws` are the two folders of layout "folders"; of "lsmi", the names of the cameras, if they are others.
+    """
     row = find_cameras_layout(layout)
     if not row.unpaired[0]:
         if not all(raws):
@@ -118,13 +168,23 @@ def camera_folders(layout: str, root: str, raws: tuple[str, str]) -> dict[str, P
     elif not root:
         raise UserError(f"layout '{layout}' needs the folder of the dataset: --data.root")
     else:
-        folders = {camera: Path(root) / name for camera, name in zip(CAMERAS, row.unpaired, strict=True)}
+        names = [row.charts and raw or name for raw, name in zip(raws, row.unpaired, strict=True)]
+        folders = {camera: Path(root) / name for camera, name in zip(CAMERAS, names, strict=True)}
     for folder in folders.values():
         if not folder.is_dir():
             raise UserError(f"no folder {folder}")
     if folders["a"].samefile(folders["b"]):
         raise UserError(f"{folders['a']} is the folder of both cameras: name two")
     return folders
+
+
+def _charted(folders: Mapping[str, Path]) -> tuple[tuple[Pair, ...], dict[Path, lsmi.Charts]]:
+    """(the pairs of both directions, the charts of all files) of the two cameras of LSMI."""
+    files, charts = lsmi.find_files(folders), {}
+    for camera, folder in folders.items():
+        charts |= lsmi.find_charts(folder, files[camera]["train"] + files[camera]["test"])
+    both = lsmi.find_pairs(charts, files["a"]["test"], files["b"]["test"])
+    return tuple([Pair(a, "a", b) for a, b in both] + [Pair(b, "b", a) for a, b in both]), charts
 
 
 def _pairs(root: Path, row: CamerasLayout) -> tuple[Pair, ...]:
@@ -177,7 +237,7 @@ def polynomial(path: Path, planes: Tensor) -> Tensor:
 
 
 class CameraPatches(Dataset):
-    """The endless stream of training samples: sample k is {"a": (4, P/2, P/2), "b": (4, P/2, P/2)}, float32 planes.
+    """The endless stream of training samples: sample k is {"a": (C, P/2, P/2), "b": (C, P/2, P/2)}, float32 planes.
 
     Files are drawn in epochs without repeats; the two cameras' draws are independent.
 
@@ -204,7 +264,8 @@ class CameraPatches(Dataset):
         path = paths[draw_order(self.seed, 0, CAMERAS.index(camera), epoch, len(paths))[index]]
         whole = self.files[camera].mosaic(path)
         window = random_window(whole.shape, self.patch, rng, path, even=True)
-        planes = to_planes(reader.mosaic_tensor(whole[window])[None], reader.sensor)[0]
+        planes = to_planes(reader.mosaic_tensor(whole[window])[None], reader.sensor, self.cameras.channels)[0]
+        self.cameras.hide_charts(path, planes, whole.shape, window[0].start, window[1].start)
         if self.augment:
             turns, mirrored = rng.integers(4), rng.integers(2)
             planes = planes.rot90(int(turns), (1, 2))

@@ -23,13 +23,16 @@ EPS = 1e-7  # added to their frequencies (Eq. 14)
 DIRECTIONS = {"ab": ("a", "b"), "ba": ("b", "a")}  # the end of a column's name: the camera mapped from, and to
 
 
-def file_by_file(measure: Function) -> Function:
-    """Extend a measure of planes and truth (C, H, W) in [0, 1], a scalar, to (N, C, H, W) of any values."""
+def file_by_file(measure: Function, any_size: bool = False) -> Function:
+    """Extend a measure of planes and truth (C, H, W) in [0, 1], a scalar, to (N, C, H, W) of any values.
+
+    With `any_size`, H and W of the truth may be others than those of the planes.
+    """
 
     @wraps(measure)
     @torch.no_grad()
     def extended(planes: Tensor, truth: Tensor) -> Tensor:
-        _check(planes, truth)
+        _check(planes, truth[:, :, :1, :1].expand(*truth.shape[:2], *planes.shape[2:]) if any_size else truth)
         scores = [measure(x.clamp(0, 1), y.clamp(0, 1)).double() for x, y in zip(planes, truth, strict=True)]
         finite = planes.isfinite().flatten(1).all(1) & truth.isfinite().flatten(1).all(1)
         return torch.stack(scores).masked_fill(~finite, torch.nan)
@@ -81,6 +84,9 @@ def kl(planes: Tensor, truth: Tensor) -> Tensor:
     """
     p, q = (_frequencies(x) for x in (planes, truth))
     return ((p - q) * ((p + EPS) / (q + EPS)).log()).sum(1).mean()  # both sums in one
+
+
+kl_of_any_size = file_by_file(kl.__wrapped__, any_size=True)  # the same of two pictures of a scene, whose sizes differ
 
 
 def _frequencies(planes: Tensor) -> Tensor:

@@ -97,17 +97,18 @@ def build_model(name: str) -> nn.Module:
 
 # --- between two cameras ----------------------------------------------------------------------------------------------
 
-# Raw-to-raw mappers, which take and return planes (data/planes.py); weights from torch's global random state.
-MAPPERS: dict[str, Callable[[], nn.Module]] = {
-    "mapper": Mapper,  # 5,584,320 parameters
+# Raw-to-raw mappers, which take and return planes (data/planes.py); weights from torch's global random state. A row is
+# called with the number of `channels`, 4 or 3.
+MAPPERS: dict[str, Callable[..., nn.Module]] = {
+    "mapper": Mapper,  # 5,584,320 parameters with four channels
     "mapper-pooled": partial(Mapper, head="pooled"),  # one transform an image
     "mapper-plain": partial(Mapper, encoder="plain"),  # convolutions alone
     "cyclegan": CycleGenerators,  # CycleGAN's own, the usual baseline
 }
 
 
-def build_mapper(name: str) -> nn.Module:
+def build_mapper(name: str, channels: int = 4) -> nn.Module:
     """Mappers between two cameras with freshly initialised weights. Raises `UserError` for an unknown name."""
     if name not in MAPPERS:
         raise UserError(f"unknown mapper '{name}'; known are: {', '.join(MAPPERS)}")
-    return MAPPERS[name]()
+    return MAPPERS[name](channels=channels)

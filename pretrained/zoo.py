@@ -110,9 +110,12 @@ def _open_written(
         if name in MODELS or name in MAPPERS:
             raise UserError(f"{path} is {otherwise}")
         raise UserError(f"{path} holds an unknown model '{name}'; known are: {', '.join(table)}")
-    if difference := _difference(state, name):
+    channels = content.get("channels", 4)  # of a mapper; once, all had four
+    if type(channels) is not int or channels not in (3, 4):
+        raise UserError(f"{path} is not a checkpoint of fit.py: its mapper has {channels!r} channels, not 4 or 3")
+    if difference := _difference(state, name, channels):
         raise UserError(f"{path} holds weights that do not fit its model '{name}': {difference}")
-    _require_usable(state, name, path)
+    _require_usable(state, name, path, channels)
     return name, state, {key: value for key, value in content.items() if key != "generator"}
 
 
@@ -132,9 +135,9 @@ def recognise(state: dict[str, Any], source: str) -> str:
     raise UserError(f"{source} does not hold a generator: it fits none of the known models {', '.join(MODELS)}")
 
 
-def _difference(state: dict[str, Any], name: str) -> str:
+def _difference(state: dict[str, Any], name: str, channels: int = 4) -> str:
     """The first difference in keys and shapes between a state dict and the model `name`; "" if there is none."""
-    expected = _empty_state(name)
+    expected = _empty_state(name, channels)
     for key, value in expected.items():
         if key not in state:
             return f"{key} is missing"
@@ -145,15 +148,15 @@ def _difference(state: dict[str, Any], name: str) -> str:
     return next((f"{key} is not part of the model" for key in state if key not in expected), "")
 
 
-def _empty_state(name: str) -> dict[str, Tensor]:
-    """The state dict of the model `name`: shapes and types, without values."""
+def _empty_state(name: str, channels: int = 4) -> dict[str, Tensor]:
+    """The state dict of the model `name`: shapes and types, without values; `channels` are a mapper's."""
     with torch.device("meta"):
-        return (build_mapper if name in MAPPERS else build_model)(name).state_dict()
+        return (build_mapper(name, channels) if name in MAPPERS else build_model(name)).state_dict()
 
 
-def _require_usable(state: dict[str, Tensor], name: str, path: Path) -> None:
+def _require_usable(state: dict[str, Tensor], name: str, path: Path, channels: int = 4) -> None:
     """Raise `UserError` for a weight that is no dense tensor of finite numbers. Any float precision will do."""
-    for key, expected in _empty_state(name).items():
+    for key, expected in _empty_state(name, channels).items():
         weight = state[key]
         small = weight.is_floating_point() and weight.itemsize < 2  # 8 bits and less: torch computes little with them
         same_kind = weight.is_floating_point() == expected.is_floating_point() and not (weight.is_complex() or small)

@@ -31,7 +31,7 @@ def thumbnails(cameras: TwoCameras) -> dict[str, Tensor]:
 
 
 def _look(cameras: TwoCameras, camera: str, path: Path) -> Tensor:
-    return thumbnail(cameras.planes(path, camera))
+    return thumbnail(cameras.training_planes(path, camera))
 
 
 def fit_maps(

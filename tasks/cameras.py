@@ -1,6 +1,7 @@
 """The two cameras of a raw-to-raw run: their levels, as the config, the camera files or their profiles say."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from config import Config
 from data import camera
 from data.camera import Profile
 from data.files import Reader
-from data.folders import Split, mosaics
+from data.folders import Split
 from data.notes import note
 from data.sensor import Sensor
-from data.two_cameras import CAMERAS, TwoCameras, camera_folders, find_cameras_layout, open_cameras
+from data.two_cameras import CAMERAS, TwoCameras, find_cameras_layout, open_cameras, training_files
 from errors import UserError
 from tasks.camera import refuse_another
 from tasks.data import identify
@@ -41,7 +42,7 @@ def open_two_cameras(config: Config) -> TwoCameras:
             )
     sizes = {name: profile.size if profile else (0, 0) for name, profile in profiles.items()}  # of headless files
     readers = {name: Reader(sensor_of(config, name), sizes[name], levels=data.levels) for name in CAMERAS}
-    return open_cameras(data.layout, data.root, (data.raw, config.data_b.raw), readers)
+    return open_cameras(data.layout, data.root, (data.raw, config.data_b.raw), readers, config.mapping.channels)
 
 
 def sensor_of(config: Config, name: str) -> Sensor:
@@ -58,14 +59,14 @@ def find_profiles(config: Config) -> dict[str, Profile | None]:
     """
     data, found = config.data, {}
     row = find_cameras_layout(data.layout)
-    for name, folder in camera_folders(data.layout, data.root, (data.raw, config.data_b.raw)).items():
+    for name, paths in _training_files(config).items():
         named, own = getattr(config, SECTIONS[name]).camera, row.profiles[CAMERAS.index(name)]
         file = Path(named) if named else Path(data.root) / own if own else None
         if file and (named or file.is_file()):
             found[name] = camera.load(file)
-            refuse_another(found[name], file, mosaics(folder).raws)
+            refuse_another(found[name], file, paths)
         else:
-            found[name] = camera.profile_of(mosaics(folder).raws)
+            found[name] = camera.profile_of(paths)
     names = [profile.name for profile in found.values() if profile]
     if len(names) == 2 and names[0] and names[0] == names[1]:
         raise UserError(f"both folders are of the camera {names[0]}: give those of two cameras")
@@ -106,17 +107,26 @@ def with_cameras(config: Config, given: Sequence[str]) -> Config:
 
 def _noting(config: Config) -> list[str]:
     """The cameras whose mosaics are camera files, which note their levels."""
-    folders = camera_folders(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
-    return [name for name, folder in folders.items() if camera.profile_of(mosaics(folder).raws)]
+    return [name for name, paths in _training_files(config).items() if camera.profile_of(paths)]
+
+
+def _training_files(config: Config) -> dict[str, tuple[Path, ...]]:
+    return training_files(config.data.layout, config.data.root, (config.data.raw, config.data_b.raw))
 
 
 def identify_cameras(cameras: TwoCameras) -> dict[str, Any]:
-    """The names and fingerprints of all files, by which a run knows its data again. Notes files of both cameras."""
+    """The names and fingerprints of all files, and a digest of their charts, by which a run knows its data again.
+
+    Raises `UserError` for files of both cameras.
+    """
     known = {}
     for name in CAMERAS:
         paired = tuple(pair.source for pair in cameras.pairs if pair.camera == name)
         splits = {"train": Split(cameras.unpaired[name], (), False), "pairs": Split(paired, (), False)}
         known[name] = identify(splits, cameras.readers[name])
+    if cameras.charts:
+        charts = [(path.name, sorted(each.corners.items()), each.orientation) for path, each in cameras.charts.items()]
+        known["charts"] = hashlib.sha256(repr(charts).encode()).hexdigest()
     if both := {mark for _, mark in known["a"]["train"]} & {mark for _, mark in known["b"]["train"]}:
         raise UserError(f"{len(both)} files are mosaics of both cameras: give different files of each")
     return known

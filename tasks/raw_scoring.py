@@ -25,6 +25,7 @@ from evaluation.scoring import CheckpointScorer, require_at_once
 from evaluation.tables import ScoreTables, Table, folder_of
 from tasks.cameras import open_two_cameras
 from tasks.mapping import OpenMapper, open_mapper
+from tasks.raw_comparison import compare, describe, without_aligned
 
 # Planes (1, 4, h, w), and the camera "a" or "b" that should have taken them -> planes.
 Map = Callable[[Tensor, str], Tensor]
@@ -58,10 +59,10 @@ def score_maps(
     for done, (pair, source, truth) in enumerate(_read(cameras), 1):
         source, truth, end = source.to(device), truth.to(device), _direction(pair)
         measures = {column: function for column, function in functions.items() if column.endswith(f"_{end}")}
+        file = pair.source.name if cameras.aligned else pair.source.stem  # both cameras' files are one row
         for name, mapping in maps.items() if measures else ():
             mapped = mapping(source, DIRECTIONS[end][1])
-            scores = {column: float(function(mapped, truth)) for column, function in measures.items()}
-            rows[name].setdefault(pair.source.name, {}).update(scores)
+            rows[name].setdefault(file, {}).update(compare(measures, cameras, pair, mapped, truth))
         progress(done)
     return {name: _summarize(scores, columns) for name, scores in rows.items()}
 
@@ -147,8 +148,8 @@ def _refuse_networks(name: str) -> torch.nn.Module:
 def columns_of(cameras: TwoCameras, measures: Sequence[str] = (), protocol: str = PROTOCOL) -> tuple[str, ...]:
     """The columns of a table: each of the `measures`, and its parts in both directions if it is a mean of these.
 
-    Without `measures`, those of the protocol. Raises `UserError` if there are no pairs, none of a direction that is
-    asked for, or no such measure, or if the protocol is one for photographs.
+    Without `measures`, those of the protocol that the pairs can have. Raises `UserError` if there are no pairs, none of
+    a direction that is asked for, or no such measure, or if the protocol is one for photographs.
     """
     protocols.find_protocol(protocol, "planes")
     named = protocols.choose(protocol, measures)
@@ -158,6 +159,7 @@ def columns_of(cameras: TwoCameras, measures: Sequence[str] = (), protocol: str 
             "the mosaics of the two cameras have no pairs, of the same scenes: nothing can be scored. Look at the "
             "pictures in the run's samples/, or use a dataset that has pairs (docs/raw_to_raw.md)"
         )
+    named = without_aligned(named, measures, cameras)
     columns = dict.fromkeys(part for column in named for part in (column, *_parts(column)))
     missing = [column for column in columns if len(_parts(column)) == 1 and not any(map(column.endswith, known))]
     for column in missing:
@@ -179,9 +181,13 @@ def open_tables(run: Path, cameras: TwoCameras, measures: Sequence[str] = (), pr
     ]
     raws = [path for pair in cameras.pairs for path in (pair.source, pair.truth)]
     read = [cameras.readers[camera].facts(raws) for camera in ("a", "b")]
+    charts = [(path.name, cameras.charts[path]) for path in raws if path in cameras.charts]
+    charts = [(name, sorted(each.corners.items()), each.orientation) for name, each in charts]
+    if cameras.channels != 4 or charts:
+        read += [(cameras.channels, charts)]
     digest = hashlib.sha256(repr((files, read)).encode()).hexdigest()[:12]
     facts = {
-        "protocol": f"{protocol}: {protocols.PROTOCOLS[protocol].summary}",
+        "protocol": describe(protocol, cameras),
         "data": f"{len(cameras.pairs)} pairs, {digest}",
     }
     return ScoreTables(folder_of(run, protocol), protocol, columns, facts)

@@ -23,7 +23,6 @@ from config import Config, open_run
 from data.raw_maps import PROFILES
 from data.two_cameras import CAMERAS, OTHER, TwoCameras
 from errors import UserError
-from evaluation.protocols import PROTOCOLS
 from evaluation.raw_measures import RAW_MEASURES
 from evaluation.raw_pictures import sheet, shrink
 from evaluation.rendering import reserve_files
@@ -35,6 +34,7 @@ from tasks.camera_maps import Ways, fit_baselines
 from tasks.cameras import find_profiles, open_two_cameras
 from tasks.device import choose_device
 from tasks.mapping import OpenMapper, open_mapper
+from tasks.raw_comparison import describe
 from tasks.raw_scoring import PROTOCOL, Map, by_direction, columns_of, note_other_cameras, score_maps, write_results
 from training.log import Progress
 
@@ -157,7 +157,10 @@ def open_maps(
 
 @torch.inference_mode()
 def draw(cameras: TwoCameras, mapping: Map, device: torch.device) -> np.ndarray:
-    """A sheet of pictures (H, W, 3), uint8, of some pairs of each direction: source, mapped, truth; below, errors."""
+    """A sheet of pictures (H, W, 3), uint8, of some pairs of each direction: source, mapped, truth; below, errors.
+
+    Without errors if the pixels of pairs do not agree.
+    """
     rows = []
     for camera in CAMERAS:
         pairs = [pair for pair in cameras.pairs if pair.camera == camera]
@@ -165,7 +168,7 @@ def draw(cameras: TwoCameras, mapping: Map, device: torch.device) -> np.ndarray:
             source, truth = cameras.pair(pair)
             mapped = mapping(source.to(device), OTHER[camera]).cpu()
             rows.append([shrink(planes[0], SIDE) for planes in (source, mapped, truth)])
-    return sheet(rows, SIDE, errors=True)
+    return sheet(rows, SIDE, errors=cameras.aligned)
 
 
 def main(given: argparse.Namespace, compared: Iterable[tuple[str, str, Path]]) -> None:
@@ -186,7 +189,7 @@ def main(given: argparse.Namespace, compared: Iterable[tuple[str, str, Path]]) -
         sample = draw(cameras, learned[subject.name], device)
     except torch.OutOfMemoryError:
         raise UserError("the device's memory is full: use --device cpu") from None
-    header = {"protocol": f"{protocol}: {PROTOCOLS[protocol].summary}"}
+    header = {"protocol": describe(protocol, cameras)}
     header |= {"data": f"{len(cameras.pairs)} mosaics of pairs, {subject.config.data.root}", **facts}
     if downsample > 1:
         header["downsample"] = f"{downsample}, of the planes that the mappers' encoders see"

@@ -22,7 +22,7 @@ from data.loader import training_batches
 from data.notes import note
 from data.raw_maps import PROFILES
 from data.sizes import refuse_smaller
-from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, find_cameras_layout
+from data.two_cameras import CAMERAS, OTHER, CameraPatches, TwoCameras, View, find_cameras_layout
 from discriminators.patch import SMALLEST, PatchDiscriminator
 from errors import UserError
 from evaluation.raw_measures import psnr
@@ -71,7 +71,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     check_names(config)
     data, mapping = config.data, config.mapping
     unused = [name for name in given if name not in FIELDS and name.split(".")[0] not in SECTIONS]
-    named = data.raw or config.data_b.raw
+    named = (data.raw or config.data_b.raw) and data.layout not in ("folders", "lsmi")
     critics = ("critic_norm", "critic_lr", "averaged_logits", "halved", "replay")
     of_critics = [
         f"--mapping.{name.replace('_', '-')} {getattr(mapping, name)}" for name in critics if f"mapping.{name}" in given
@@ -79,7 +79,7 @@ def refuse_ineffective(config: Config, given: Sequence[str] = ()) -> None:
     released = {"mapping.clip_norm", "mapping.averaged_logits", "mapping.halved", "mapping.replay"}
     for ineffective, sentence in (
         (unused, f"task raw2raw does not use {', '.join(unused)}"),
-        (data.layout != "folders" and named, "--data.raw and --data-b.raw need --data.layout folders"),
+        (named, "--data.raw and --data-b.raw need --data.layout folders or lsmi"),
         (data.layout == "folders" and data.root, "layout folders takes --data.raw and --data-b.raw, not --data.root"),
         (
             data.demo and data.layout != "cameras",
@@ -117,7 +117,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         small = thumbnails(cameras)
         start = {} if config.init else fit_maps(mapping.start, cameras, profiles, small)
         for to, fitted in start.items():
-            mapper.start_from(to, fitted.of_planes())
+            mapper.start_from(to, fitted.of_planes(cameras.channels))
         maps = fit_baselines(["transport"] * bool(cameras.pairs), cameras, profiles, small)
         maps |= {mapping.start: start} if start else {}
         mapper.to(device, memory_format=torch.channels_last)
@@ -135,6 +135,7 @@ def build_task(config: Config, device: torch.device, group: Group, resume: bool)
         config=settings.to_dict(config),
         description={
             "model": name,
+            "channels": cameras.channels,
             "sensors": {each: dataclasses.asdict(sensor_of(config, each)) for each in CAMERAS},
             "cameras": known,
         },
@@ -154,13 +155,18 @@ def build_generator(model: str, init: str, cameras: TwoCameras) -> tuple[str, nn
     """(name, mapper): with fresh weights, or from the checkpoint `init`, which says which mapper it is."""
     if not init:
         name = model or "mapper"
-        return name, build_mapper(name)
+        return name, build_mapper(name, cameras.channels)
     name, state, description = zoo.open_mapper_checkpoint(init)
     if model not in ("", name):
         raise UserError(f"{init} holds the mapper '{name}', not '{model}': set --model {name}")
+    if (channels := description.get("channels", 4)) != cameras.channels:
+        raise UserError(
+            f"{init} maps planes of {channels} channels, and the run has {cameras.channels}: set --mapping.channels "
+            f"{channels}, or leave --init out"
+        )
     if description.get("sensors") != {each: dataclasses.asdict(cameras.readers[each].sensor) for each in CAMERAS}:
         note(f"{init} was trained on cameras of other levels or CFA orders: it must learn new ones")
-    mapper = build_mapper(name)
+    mapper = build_mapper(name, cameras.channels)
     mapper.load_state_dict(state)
     return name, mapper
 
@@ -221,19 +227,20 @@ def _build_stage(
 def _build_validation(
     cameras: TwoCameras, maps: Mapping[str, Ways], scenes: int, device: torch.device, group: Group
 ) -> Validation:
-    """PSNR of the pairs of both directions, and sample rows of a mosaic, mapped, and its truth.
+    """PSNR of the pairs of both directions, of charts if pixels do not agree; sample rows: mosaic, mapped, truth.
 
     Without pairs, the samples are training files, and the last image is another scene by the other camera.
     """
     pairs = cameras.pairs
 
-    def load(indices: Sequence[int]) -> Iterable[tuple[tuple[Tensor, str], Tensor]]:
+    def load(indices: Sequence[int]) -> Iterable[tuple[tuple[Tensor, str, View], Tensor]]:
         for index in indices:
             source, truth = cameras.pair(pairs[index])
-            yield (source.to(device), OTHER[pairs[index].camera]), truth.to(device)
+            of_mapped, of_truth = cameras.views(pairs[index])
+            yield (source.to(device), OTHER[pairs[index].camera], of_mapped), of_truth(truth).to(device)
 
     def render(mapper: nn.Module) -> Render:
-        return lambda inputs: mapper.map_planes(*inputs)
+        return _render(mapper.map_planes)
 
     def samples(mapper: nn.Module) -> list[list[Tensor]]:
         rows = []
@@ -245,24 +252,33 @@ def _build_validation(
 
     return Validation(
         name="val_psnr",
-        title=f"PSNR on {len(pairs)} pairs of mosaics (floats, R, Gr, Gb, B; mean over files and both directions)",
+        title=f"PSNR on {len(pairs)} pairs of mosaics (floats, {'R, Gr, Gb, B' if cameras.channels == 4 else 'R, G, B'}"
+        f"{'' if cameras.aligned else ', patches of colour charts'}; mean over files and both directions)",
         unit="dB",
         count=len(pairs),
         pairs=load,
         score=psnr,
         render=render,
         samples=samples,
-        baselines={"identity": lambda inputs: inputs[0]} | {method: _render(fitted) for method, fitted in maps.items()},
+        baselines={
+            "identity": _render(lambda planes, to: planes),
+            **{method: _render(partial(_apply, fitted)) for method, fitted in maps.items()},
+        },
         group=group,
     )
 
 
-def _render(fitted: Ways) -> Render:
-    return lambda inputs: fitted[inputs[1]](inputs[0])
+def _render(mapping: Callable[[Tensor, str], Tensor]) -> Render:
+    """Of inputs (planes, camera to map to, view): what is compared of the mapped planes."""
+    return lambda inputs: inputs[2](mapping(*inputs[:2]))
+
+
+def _apply(fitted: Ways, planes: Tensor, to: str) -> Tensor:
+    return fitted[to](planes)
 
 
 def _shown(cameras: TwoCameras, number: int, scenes: int) -> tuple[Tensor, Tensor, str]:
-    """Sample `number`: the centres of a mosaic and its truth, as planes (1, 4, S, S), and the camera to map to."""
+    """Sample `number`: the centres of a mosaic and its truth, as planes (1, C, S, S), and the camera to map to."""
     if cameras.pairs:
         pair = cameras.pairs[number * len(cameras.pairs) // scenes]
         source, truth = cameras.pair(pair)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from data.planes import from_planes, to_planes
+from data.planes import from_planes, merge_greens, split_greens, to_planes
 from data.sensor import CFA_ORDERS, Sensor, offsets
 from errors import UserError
 
@@ -33,6 +33,25 @@ def test_planes_are_clipped_on_both_ways():
     assert to_planes(dark, sensor).eq(0).all() and to_planes(bright, sensor).eq(1).all()
     outside = torch.tensor([-1.0, 0.0, 1.0, 2.0]).view(1, 4, 1, 1)
     assert from_planes(outside, sensor).flatten().long().tolist() == [63, 64, 60 + 963, 1023]
+
+
+@pytest.mark.parametrize("cfa", CFA_ORDERS)
+def test_three_planes_have_the_mean_of_the_greens_before_it_is_clipped(cfa):
+    sensor = Sensor(cfa, BLACK, WHITE)
+    mosaic = torch.zeros(1, 1, 2, 2)
+    for value, channel, black in zip((0.1, -0.02, 0.3, 0.4), ("R", "Gr", "Gb", "B"), BLACK, strict=True):
+        row, column = offsets(cfa)[channel]
+        mosaic[..., row, column] = (black + value * (WHITE - black)) / WHITE
+    torch.testing.assert_close(to_planes(mosaic, sensor, 3).flatten(), torch.tensor([0.1, 0.14, 0.4]))
+
+
+def test_greens_keep_what_each_has_of_its_own():
+    planes = torch.rand(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(split_greens(merge_greens(planes), planes), planes)
+    mapped = split_greens(2 * merge_greens(planes) + 0.1, planes)
+    torch.testing.assert_close(mapped[:, [0, 3]], 2 * planes[:, [0, 3]] + 0.1)
+    torch.testing.assert_close(mapped[:, 1] - mapped[:, 2], planes[:, 1] - planes[:, 2])
+    torch.testing.assert_close(merge_greens(mapped), 2 * merge_greens(planes) + 0.1)
 
 
 def test_impossible_sizes_and_levels_are_refused():

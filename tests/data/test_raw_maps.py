@@ -70,6 +70,20 @@ def test_the_mean_of_the_greens_is_that_of_the_matrix_and_their_difference_stays
     assert torch.equal(LinearMap()(planes.float()), planes.float())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_three_planes_are_mapped_as_four_with_equal_greens(sides, method):
+    four = tuple(side[:20] for side in sides)
+    three = tuple(side[:, [0, 1, 3]] for side in four)
+    fitted = fit_raw_map(method, *three)
+    assert fitted == fit_raw_map(method, *four)
+    torch.testing.assert_close(fitted(three[0]), fitted(four[0])[:, [0, 1, 3]])
+
+
+def test_the_matrix_of_three_planes_is_the_map_s():
+    matrix = ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), (7.0, 8.0, 9.0))
+    assert LinearMap(matrix).of_planes(3).tolist() == [list(row) for row in matrix]
+
+
 def test_a_light_map_carries_the_mean_colour_by_hand():
     """Twice as red as camera a's usual light becomes four times as red as camera b's."""
     fitted = LightMap(

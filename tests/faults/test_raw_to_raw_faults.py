@@ -53,6 +53,8 @@ def root(tmp_path_factory) -> Path:
         ("--compute.compile", "task raw2raw does not use compute.compile"),
         ("--data.raw x", "--data.raw and --data-b.raw need --data.layout folders"),
         ("--data-b.raw x", "--data.raw and --data-b.raw need --data.layout folders"),
+        ("--data.layout lsmi", "no folder "),
+        ("--mapping.channels 2", "mapping.channels must be 4 or 3, not 2"),
         ("--data.layout folders", "layout folders takes --data.raw and --data-b.raw, not --data.root"),
         ("--data.demo --data.layout raw2raw", "layout raw2raw does not use the demo dataset: add --data.no-demo"),
         ("--as-released --mapping.replay 3", "--as-released sets what the released code does"),

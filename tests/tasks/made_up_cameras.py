@@ -30,6 +30,9 @@ class Cameras:
     pairs: tuple[Pair, ...]
     readers: dict[str, Reader] = field(default_factory=lambda: {name: Reader(row) for name, row in SENSORS.items()})
     read: list[str] = field(default_factory=list)
+    channels: int = 4
+    charts: dict = field(default_factory=dict)
+    aligned: bool = True
 
     def planes(self, path: Path, camera: str) -> Tensor:
         reader = self.readers[camera]

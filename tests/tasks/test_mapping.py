@@ -9,6 +9,7 @@ import torch
 from config import to_dict
 from data import camera
 from data.camera import profile_of_mosaics
+from data.planes import merge_greens
 from data.sensor import Sensor
 from errors import UserError
 from models import MAPPERS, build_mapper
@@ -74,6 +75,38 @@ def test_mapping_changes_neither_the_mode_nor_the_statistics_of_a_mapper_in_trai
     first = mapper.map_planes(torch.rand(1, 4, 32, 32), "b")
     assert mapper.training and first.isfinite().all()
     assert all(torch.equal(value, before[name]) for name, value in mapper.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ("mapper-plain", "cyclegan"))
+def test_a_mapper_of_three_channels_maps_four_planes_with_each_green_s_detail(saved, name, monkeypatch):
+    monkeypatch.setattr("models.cyclegan.WIDTH", 4)
+    mapper = build_mapper(name, 3)
+    if name != "cyclegan":
+        mapper.start_from("b", torch.tensor([[0.5, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.3, 0.9]]))
+    found, planes = open_mapper(saved(mapper, name, channels=3), CPU), torch.rand(1, 4, 40, 48)
+    three = merge_greens(planes)
+    expected, mapped = mapper.map_planes(three, "b"), found.map(planes, "b")
+    assert mapped.shape == planes.shape and torch.equal(found.map(three, "b"), expected)
+    torch.testing.assert_close(merge_greens(mapped), expected)
+    torch.testing.assert_close(mapped[:, 1] - mapped[:, 2], planes[:, 1] - planes[:, 2])
+
+
+@pytest.mark.parametrize("name", ("mapper-plain", "cyclegan"))
+def test_three_planes_need_a_mapper_of_three_channels(saved, name, monkeypatch):
+    monkeypatch.setattr("models.cyclegan.WIDTH", 4)
+    with pytest.raises(UserError, match="a.pt maps planes of 4 channels, and these have 3"):
+        open_mapper(saved(build_mapper(name), name), CPU).map(torch.rand(1, 3, 32, 32), "b")
+
+
+@pytest.mark.parametrize("channels", (5, "3", None))
+def test_other_channels_in_a_checkpoint_are_refused(saved, channels):
+    with pytest.raises(UserError, match=f"its mapper has {channels!r} channels, not 4 or 3"):
+        open_mapper(saved(build_mapper("mapper-plain"), channels=channels), CPU)
+
+
+def test_weights_of_other_channels_than_a_checkpoint_says_are_refused(saved):
+    with pytest.raises(UserError, match="weights that do not fit its model 'mapper-plain': start_a has the shape"):
+        open_mapper(saved(build_mapper("mapper-plain"), channels=3), CPU)
 
 
 def test_planes_are_not_clipped(saved):

@@ -80,7 +80,7 @@ def test_mapping_changes_neither_the_mode_nor_the_statistics_of_a_mapper_in_trai
 @pytest.mark.parametrize("name", ("mapper-plain", "cyclegan"))
 def test_a_mapper_of_three_channels_maps_four_planes_with_each_green_s_detail(saved, name, monkeypatch):
     monkeypatch.setattr("models.cyclegan.WIDTH", 4)
-    mapper = build_mapper(name, 3)
+    mapper = build_mapper(name, 3).to(memory_format=torch.channels_last)
     if name != "cyclegan":
         mapper.start_from("b", torch.tensor([[0.5, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.3, 0.9]]))
     found, planes = open_mapper(saved(mapper, name, channels=3), CPU), torch.rand(1, 4, 40, 48)

@@ -1,6 +1,6 @@
 """What a transform for each patch is worth: mappers trained on pairs, which no user has, tested on other photographs.
 
-python benchmarks/mapper_heads.py PHOTOS --out DIR [--rows ROW ...]
+python benchmarks/mapper_heads.py PHOTOS --out DIR [--rows ROW ...] [--steps N]
 
 Trained on the exact truth, a mapper shows what its head can express and its encoder can see, without the errors of
 training without pairs. DIR gets three simulated datasets with mixed light, trained mappers, and a file for each
@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import common  # noqa: F401 - adds the repository's root to sys.path
+import common  # adds the repository's root to sys.path
 import numpy as np
 import torch
 from raw_to_raw import fit_pairs, open_dataset
@@ -38,7 +38,7 @@ from models.transforms import apply, terms
 SEED = 0  # of the datasets and of training
 SIDE, LARGE = 256, 512  # of the mosaics in pixels; the larger ones are for M
 CROP = 64  # side of what is trained on, in pixels of the planes: 16 patches
-STEPS, BATCH = 2000, 4  # the same for all; a batch has 4 crops of each camera
+STEPS, BATCH = 2000, 4  # the same for all (--steps gives others); a batch has 4 crops of each camera
 RATE = 3e-4  # of Adam, at first; it falls to 0 as a cosine
 TIMES = (1, 2, 4, 8, 16)  # M
 
@@ -100,16 +100,18 @@ def draw(samples: Samples, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
 # --- maps ------------------------------------------------------------------------------------------------------------
 
 
-def train(name: str, samples: Samples, start: Mapping[str, LinearMap], report: Callable[[str], None] = print) -> Mapper:
+def train(
+    name: str, samples: Samples, start: Mapping[str, LinearMap], steps: int, report: Callable[[str], None] = print
+) -> Mapper:
     """Train a mapper with L1 on crops of pairs, from linear maps."""
     torch.manual_seed(SEED)
-    rng, mapper = np.random.default_rng(SEED), build_mapper(name)
+    rng, mapper = np.random.default_rng(SEED), build_mapper(name).to(memory_format=torch.channels_last)
     for to, fitted in start.items():
         mapper.start_from(to, fitted.of_planes())
     optimizer = torch.optim.Adam(mapper.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         sources, truths = draw(samples, rng)
         loss = F.l1_loss(mapper(sources, "ba"), truths)
         optimizer.zero_grad()
@@ -180,8 +182,8 @@ def best_matrix(source: Tensor, truth: Tensor) -> LinearMap:
 class Runner:
     """The datasets in memory, and the rows."""
 
-    def __init__(self, photos: Path, out: Path):
-        self.out, self.cameras = out, {}
+    def __init__(self, photos: Path, out: Path, steps: int):
+        self.out, self.steps, self.cameras = out, steps, {}
         for name, side, exchanged in (("train", SIDE, True), ("test", SIDE, False), ("large", LARGE, False)):
             make_dataset(photos, out / f"heads_{name}", side, exchanged)
             self.cameras[name] = open_dataset(out / f"heads_{name}")[0]
@@ -196,7 +198,7 @@ class Runner:
             mapper.load_state_dict(storage.load(file))
             return mapper.eval()
         self.training = self.training or samples_of(self.cameras["train"])
-        mapper = train(name, self.training, self.start)
+        mapper = train(name, self.training, self.start, self.steps)
         file.parent.mkdir(parents=True, exist_ok=True)
         storage.save(file, mapper.state_dict())
         return mapper
@@ -243,12 +245,12 @@ class Runner:
         return found
 
 
-def settings() -> dict[str, float]:
+def settings(steps: int) -> dict[str, float]:
     """What decides a row's figures, beside the photographs."""
-    return {"seed": SEED, "side": SIDE, "large": LARGE, "crop": CROP, "steps": STEPS, "batch": BATCH, "rate": RATE}
+    return {"seed": SEED, "side": SIDE, "large": LARGE, "crop": CROP, "steps": steps, "batch": BATCH, "rate": RATE}
 
 
-def finished(file: Path) -> dict | None:
+def finished(file: Path, steps: int) -> dict | None:
     """The figures of a row, if its file is there. Raises `UserError` if it is of other settings, or damaged."""
     if not file.is_file():
         return None
@@ -256,7 +258,7 @@ def finished(file: Path) -> dict | None:
         found = dict(json.loads(file.read_text()))
     except (TypeError, ValueError):
         raise UserError(f"{file} is no row of this benchmark: remove it") from None
-    if found.pop("settings", None) != settings():
+    if found.pop("settings", None) != settings(steps):
         raise UserError(f"{file} is of other settings: remove it with the mapper beside it, or give another --out")
     return found
 
@@ -276,14 +278,15 @@ def main() -> None:
     options.add_argument("photos", type=Path, help="a folder of photographs")
     options.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of datasets and scores")
     options.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help="only these (all)")
+    options.add_argument("--steps", type=common.positive, default=STEPS, help="of training (%(default)s)")
     given, runner, found = options.parse_args(), None, {}
     for row in given.rows:
         file = given.out / "heads" / f"{row.replace(' ', '-')}.json"
-        found[row] = finished(file)
+        found[row] = finished(file, given.steps)
         if found[row] is None:
-            runner = runner or Runner(given.photos, given.out)
+            runner = runner or Runner(given.photos, given.out, given.steps)
             found[row] = runner.measure(row)
-            storage.write_json(file, {"settings": settings()} | found[row])
+            storage.write_json(file, {"settings": settings(given.steps)} | found[row])
             print(f"{row}: {found[row]}", flush=True)
     print("\n".join(("", *lines(found, ("PSNR", "T")))))
     print("\n".join(("", *lines({row: found[row] for row in found if "M 1" in found[row]}, [f"M {m}" for m in TIMES]))))

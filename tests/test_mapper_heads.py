@@ -64,9 +64,8 @@ def test_rows_are_trained_and_measured_once(heads, monkeypatch, tmp_path, capsys
     (tmp_path / "out" / "heads" / "identity.json").write_text("{")
     with pytest.raises(UserError, match="identity.json is no row of this benchmark"):
         run_main(lambda _: heads, monkeypatch, "mapper_heads", *options)
-    heads.STEPS = 3
     with pytest.raises(UserError, match="3x3.json is of other settings"):
-        run_main(lambda _: heads, monkeypatch, "mapper_heads", *options[:4], "3x3")
+        run_main(lambda _: heads, monkeypatch, "mapper_heads", *options[:4], "3x3", "--steps", 3)
 
 
 def test_training_and_test_photographs_differ(heads, tmp_path, photos):
@@ -83,10 +82,10 @@ def test_training_and_test_photographs_differ(heads, tmp_path, photos):
 def test_training_reduces_the_loss(heads):
     """Truth is another linear map of the planes than the start."""
     rng = torch.Generator().manual_seed(0)
-    heads.STEPS, heads.BATCH, losses = 200, 2, []
+    heads.BATCH, losses = 2, []
     sources = [torch.rand(1, 4, 32, 32, generator=rng) for _ in range(4)]
     samples = {to: [(source, gain * source) for source in sources] for to, gain in (("b", 0.9), ("a", 1.1))}
-    mapper = heads.train("mapper-plain", samples, {}, losses.append)
+    mapper = heads.train("mapper-plain", samples, {}, 200, losses.append)
     assert float(losses[-1].split()[-1]) < 0.02 and not mapper.training  # 0.05 at the start
 
 

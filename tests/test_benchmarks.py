@@ -31,6 +31,7 @@ from .benchmark_runs import FOLDER, run_main
 WITHOUT_JSON = (
     "ablations",
     "alignment",
+    "cross_camera",
     "export",
     "health",
     "mapper_heads",

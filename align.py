@@ -173,7 +173,8 @@ def finish(out: Path, batch: Batch, files: int, given: argparse.Namespace, sourc
         bad = sum(bool(record.get("excluded")) and not record["refused"] for record in found)
         unsure = sum(not record.get("judged", True) for record in found)
         print(f"{bad} of {count} pairs are misaligned; {unsure} have too little detail to tell, and are not excluded")
-        print(f"leave them out: --data.exclude {out / aligned.EXCLUDED}")
+        if bad:
+            print(f"leave them out: --data.exclude {out / aligned.EXCLUDED}")
     else:
         print(f"{count} of {len(found)} pairs are aligned, {kept} patches kept: {out / aligned.TABLE}")
         if coarse := [record["name"] for record in found if record["figures"].get("scale", 1) < COARSE]:

@@ -79,9 +79,11 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
             root = parsed.config.data.root
             raise UserError(f"{root} would get the demo dataset: name the preset demo for that, or another preset")
         task = TASKS[parsed.config.task]
-        task.refuse_ineffective(parsed.config, given)
+        named = [name for name in _named(arguments) if name not in given]  # those set to their defaults
+        published = parsed.config.recipe == "published"  # whose defaults are others: a named one has no effect, either
+        task.refuse_ineffective(parsed.config, given + named if published else given)
         filled = parsed.resume and file.exists()
-        given += [name for name in _named(arguments) if name not in given]  # also those set to their defaults
+        given += named
         return parsed.config if filled else task.with_cameras(parsed.config, given), parsed.resume
     before = _own_config(file, parsed.config)
     after = _parse(arguments, before).config

@@ -98,15 +98,21 @@ def mosaics_of(given: argparse.Namespace) -> list[Job]:
     """The files of the command line, this share of them. Raises `UserError` if they and the output could mix."""
     output = Path(given.output)
     jobs = jobs_of(given.input, lambda source: output / (source.stem + FORMATS[given.format or kind_of(source)]), "map")
-    if output.resolve() in {job.source.parent.resolve() for job in jobs}:
-        raise UserError(f"{output} holds mosaics of the input: choose another --output")
-    own = {Path(file).resolve() for file in (given.map, given.save) if file}
-    foreign = sorted(path for path in output.glob("[!.]*") if path.resolve() not in own)
+    here, folders = output.resolve(), {Path(path).resolve() for path in given.input if Path(path).is_dir()}
+    if here in {job.source.parent.resolve() for job in jobs} or folders.intersection(here.parents):
+        raise UserError(f"{output} is, or lies in, a folder of the input: choose another --output")
+    foreign = files_in(output, given)
     if foreign and not (output / MARKER).is_file():
         raise UserError(
             f"{output} holds files that map_raw.py did not write, such as {foreign[0].name}: choose another"
         )
     return jobs if given.n is None else jobs[given.remainder or 0 :: given.n]
+
+
+def files_in(output: Path, given: argparse.Namespace) -> list[Path]:
+    """What the output folder holds, but for a map of the command line."""
+    own = {Path(file).resolve() for file in (given.map, given.save) if file}
+    return sorted(path for path in output.glob("[!.]*") if path.resolve() not in own)
 
 
 def open_map(given: argparse.Namespace, device: torch.device) -> tuple[Mapper, Any]:
@@ -146,6 +152,9 @@ class Mosaics:
         expected, found = self.converter.expected_name, shot.notes.name if shot.notes else ""
         if expected and found and found != expected:
             self.others[f"of {found}, and the map is of {expected}: colours may be wrong"] += 1
+        if self.converter.is_dark(shot):
+            to, source = self.given.to, closed_form.OTHER[self.given.to]
+            self.others[f"darker than black, or than half of white, of camera {source}: are they of camera {to}?"] += 1
         return self.converter.convert(shot)
 
     def write(self, job: Job, converted: Converted) -> None:
@@ -165,6 +174,8 @@ def main() -> None:
     converter = Converter(mapper, given.to, downsample, device)
     made_by = {"command": "map_raw.py", "to": given.to, "downsample": downsample, "map": facts}
     otherwise = f"{given.output} holds mosaics of another map or other settings: choose another --output"
+    if not files_in(Path(given.output), given):
+        (Path(given.output) / MARKER).unlink(missing_ok=True)  # of an attempt that made nothing
     mark(Path(given.output) / MARKER, made_by, otherwise)
     missing = [job for job in jobs if given.overwrite or not job.target.exists()]
     if kept := len(jobs) - len(missing):

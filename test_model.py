@@ -148,10 +148,13 @@ def open_render_set(given: argparse.Namespace, subject: Subject, device: torch.d
                 raise UserError(f"the dataset of {given.run} has no pairs: leave out --protocol, --measures, --weights")
             return RenderSet(some_mosaics(splits["train"]), reader, reference, f"mosaics of {root}")
         if not split:
-            raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose a --split or an --input")
+            others = " or ".join(f"--split {name}" for name, each in splits.items() if each and each.paired)
+            raise UserError(f"the dataset of {given.run} has no {given.split} pairs: choose {others}, or an --input")
         if subject.own_run:
             note_trained_on(subject.own_run, split)
         return RenderSet(split, reader, reference, f"{given.split} split of {root}")
+    if given.target and Path(given.input).is_file() and Path(given.target).is_dir():
+        raise UserError(f"--input is one mosaic, and --target a folder: name the photograph of {given.input}")
     split = mosaics(Path(given.input), Path(given.target) if given.target else None)
     reader = open_reader(given, subject.model, split, device)
     check_noted(split.raws, reader.normalisation)

@@ -42,6 +42,16 @@ def advising(advice: str) -> Iterator[None]:
         raise UserError(CAMERA_ADVICE.sub(lambda found: f": {advice}", str(error))) from None
 
 
+@contextmanager
+def own_options() -> Iterator[None]:
+    """In the block, sentences name the camera's options as commands other than fit.py do: --white-level."""
+    try:
+        yield
+    except UserError as error:
+        sentence = re.sub(r" \(test_model\.py: [^)]*\)", "", str(error))
+        raise UserError(sentence.replace("--data.", "--")) from None
+
+
 @dataclass(frozen=True)
 class Reader:
     """Reads the mosaics of one camera. Raises `UserError` for an impossible size or white level."""

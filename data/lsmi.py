@@ -165,7 +165,10 @@ def find_charts(folder: Path, paths: tuple[Path, ...]) -> dict[Path, Charts]:
         known[place] = {name: corners for name, corners in all_corners.items() if corners}
         missing += len(CHARTS) - len(known[place])
     if missing:
-        note(f"{file} does not say where {missing} of {len(CHARTS) * len(known)} colour charts are: they are left out")
+        note(
+            f"{file} does not say where {missing} of {len(CHARTS) * len(known)} colour charts are: they are left "
+            "out, and not black in training"
+        )
     with closing(in_threads(_orientation, paths, f"reading how {folder.name}'s pictures lie")) as found:
         return {path: Charts(path, known[path.parent.name], turned) for path, turned in zip(paths, found, strict=True)}
 

@@ -98,7 +98,10 @@ def refuse_collisions(candidates: Sequence[Candidate], render_set: RenderSet) ->
         if candidate.folder in {other.folder for other in before}:
             raise UserError(f"two of the models would write to {candidate.folder}: name each model only once")
         if candidate.label in {DEMOSAICED, *(other.label for other in before)}:
-            raise UserError(f"two rows of the table would be called '{candidate.label}': rename one of them")
+            raise UserError(
+                f"two rows of the table would be called '{candidate.label}': is a model compared with itself? If not, "
+                "rename one of them"
+            )
 
 
 def reserve(

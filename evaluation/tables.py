@@ -187,7 +187,10 @@ class ScoreTables:
 
     def networks(self, table: Table) -> dict[str, str]:
         """The lines of a table's header that say where the weights behind its scores are from."""
-        return {key: value for key, value in table.header.items() if key not in ("checkpoint", "sha256", *self.facts)}
+        others = {key: value for key, value in table.header.items() if key not in ("checkpoint", "sha256", *self.facts)}
+        if self.protocol == "unpaired":
+            return others
+        return {column: others[column] for column in self.columns if column in others}
 
     def _require_same_networks(self, tables: dict[Path, Table]) -> None:
         """Raise `UserError` if a network had other weights for some of the tables than for others."""

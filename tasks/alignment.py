@@ -12,7 +12,7 @@ import storage
 from data import aligned, camera
 from data.alignment import Options, align, render
 from data.camera_files import CAMERA_FILES
-from data.files import advising, read_mosaic
+from data.files import own_options, read_mosaic
 from data.matching import Pair
 from data.misalignment import judge, misalignment
 from data.photographs import read_photo
@@ -36,7 +36,7 @@ class Source:
 
     def mosaic(self, path: Path) -> np.ndarray:
         """(H, W) digital numbers of `sensor`. Raises `UserError` as `read_mosaic` does."""
-        with advising(LEVELS):
+        with own_options():
             return read_mosaic(path, self.sensor, self.size)
 
     def picture(self, path: Path) -> np.ndarray:

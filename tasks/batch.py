@@ -30,8 +30,13 @@ class Job:
 
 
 def jobs_of(inputs: Sequence[str], target_of: Callable[[Path], Path], verb: str) -> list[Job]:
-    """The files of a command line, those in its folders too. Raises `UserError` if two would become one file."""
+    """The files of a command line, those in its folders too.
+
+    Raises `UserError` if two would become one file, or if nothing of what is named exists.
+    """
     sources = []
+    if not any(Path(path).exists() for path in inputs):
+        raise UserError(f"no file or folder {inputs[0]}")
     for path in map(Path, inputs):
         sources += mosaics(path).raws if path.is_dir() else [path]
     jobs, taken = [], {}

@@ -18,6 +18,8 @@ from data.sensor import Sensor, mirrored_axes
 from errors import UserError
 from tasks.closed_form import OTHER, planes_of, read_as_is
 
+BELOW = 0.02  # of the levels' range: noise does not reach so far below black
+
 
 class Mapper(Protocol):
     """What maps planes: a trained mapper (tasks/mapping.py), or a map in closed form (tasks/closed_form.py)."""
@@ -125,6 +127,14 @@ class Converter:
     def expected_name(self) -> str:
         """Make and model of the files that this takes; "" if they are not known."""
         return self.profiles[0].name if self.profiles[0] else ""
+
+    def is_dark(self, shot: Shot) -> bool:
+        """Whether values lie far below black, or all below half of white, where the white of camera `to` is."""
+        black, white = min(shot.sensor.black_level), shot.sensor.white_level
+        return bool(
+            shot.mosaic.min() < black - BELOW * (white - black)
+            or shot.mosaic.max() <= self.target.white_level <= white / 2
+        )
 
     @torch.inference_mode()
     def convert(self, shot: Shot) -> Converted:

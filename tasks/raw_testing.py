@@ -142,6 +142,10 @@ def open_maps(
         if name in mappers:
             raise UserError(f"two of the mappers are called {name}: name each only once")
         mappers[name] = open_mapper(str(path), device)
+        if mappers[name].mapper.channels > subject.mapper.mapper.channels:
+            raise UserError(
+                f"{path} maps planes of 4 channels, and {subject.path} of 3: test the former, and --compare the latter"
+            )
     if both := sorted(mappers.keys() & {*METHODS, PROFILES}):
         raise UserError(f"a checkpoint is called {both[0]}, as a map that it is compared with: rename its file")
     facts = {}

@@ -116,11 +116,17 @@ def _load_scoring_set(config: Config, tables: ScoreTables, device: torch.device,
 def build_measures(
     protocol: str, columns: Sequence[str], weights: str, device: torch.device
 ) -> tuple[dict[str, Callable[[Tensor, Tensor], Tensor]], dict[str, str]]:
-    """(a protocol's measures by column, where the weights of those with a network are from)."""
+    """(a protocol's measures by column, where the weights of those with a network are from).
+
+    `weights` is the policy; KID and FID always take published weights. Raises `UserError` if there are none.
+    """
     networks = {}
 
     def network(column: str) -> nn.Module:
-        networks[column] = (PERCEPTUAL | SET_FEATURES)[column](weights).to(device)
+        if column in SET_FEATURES:  # distances between sets of random features say nothing
+            networks[column] = SET_FEATURES[column]("pretrained").to(device)
+        else:
+            networks[column] = PERCEPTUAL[column](weights).to(device)
         return networks[column]
 
     functions = protocols.build(protocol, columns, network)

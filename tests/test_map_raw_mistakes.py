@@ -135,7 +135,29 @@ def test_mosaics_of_two_maps_do_not_mix(call, folders, tmp_path):
 def test_the_input_folder_is_not_the_output_folder(call, folders):
     before = names(folders["a"])
     status, printed = call(map_raw, "--input", folders["a"], "--output", folders["a"], *fit(folders), "--overwrite")
-    assert status == 2 and "holds mosaics of the input" in printed and names(folders["a"]) == before
+    assert status == 2 and "lies in, a folder of the input" in printed and names(folders["a"]) == before
+    below = folders["a"] / "mapped" / "here"
+    status, printed = call(map_raw, "--input", folders["a"], "--output", below, *fit(folders))
+    assert status == 2 and "lies in, a folder of the input" in printed and names(folders["a"]) == before
+
+
+def test_an_attempt_that_made_nothing_leaves_the_output_free(call, folders, tmp_path):
+    one = ("--output", tmp_path / "o", "--input")
+    status, printed = call(map_raw, *one, tmp_path / "no", *fit(folders))
+    assert status == 2 and f"no file or folder {tmp_path / 'no'}" in printed and not (tmp_path / "o").exists()
+    (tmp_path / "bad.dng").write_bytes(b"no camera file")
+    assert call(map_raw, *one, tmp_path / "bad.dng", *fit(folders))[0] == 1 and not names(tmp_path / "o")
+    assert call(map_raw, *one, folders["a"], *fit(folders, "identity"))[0] == 0
+    assert len(names(tmp_path / "o")) == 10
+
+
+def test_files_that_are_of_the_wanted_camera_already_get_a_note(call, plain, tmp_path):
+    options = (*fit(plain, to="a"), *profiles(plain))
+    status, printed = call(map_raw, "--input", plain["b"], "--output", tmp_path / "right", *options)
+    assert status == 0 and "darker than black" not in printed
+    status, printed = call(map_raw, "--input", plain["a"], "--output", tmp_path / "wrong", *options)
+    assert status == 0 and "6 of 6 files are darker than black, or than half of white, of camera b" in printed
+    assert "are they of camera a?" in printed
 
 
 def test_a_folder_is_shared_among_jobs(call, folders, tmp_path):

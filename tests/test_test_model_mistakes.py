@@ -103,6 +103,22 @@ def test_images_too_small_for_a_measure_are_refused(call, make_files, tmp_path):
     assert status == 2 and "at least 161 pixels" in output
 
 
+def test_sets_are_not_compared_by_random_features(call, make_files, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr(weight_files, "TIMEOUT", 0.01)
+    weights, raws, photos = make_files()
+    options = ("--checkpoint", weights, "--input", raws, "--target", photos, "--output", tmp_path / "out")
+    status, output = call(script, *options, "--measures", "fid", "--weights", "random")
+    assert status == 2 and "pt_inception-2015-12-05-6726825d.pth" in output and not list(tmp_path.glob("out/*.png"))
+
+
+def test_one_mosaic_needs_one_photograph(call, make_files, tmp_path):
+    weights, raws, photos = make_files()
+    files = ("--checkpoint", weights, "--input", raws / "0.png", "--target", photos, "--output", tmp_path / "out")
+    status, output = call(script, *files)
+    assert status == 2 and f"--target a folder: name the photograph of {raws / '0.png'}" in output
+
+
 def test_one_image_is_no_set(call, make_files, tmp_path):
     weights, raws, photos = make_files()
     files = ("--checkpoint", weights, "--input", raws / "0.png", "--target", photos / "0.png")

@@ -1,5 +1,6 @@
 """Score tables, claims and rankings on disk."""
 
+import dataclasses
 import math
 import os
 import shutil
@@ -102,6 +103,14 @@ def test_selecting_no_checkpoint_is_a_user_error(run, tmp_path):
 
 
 # --- the tables of a run ---------------------------------------------------------------------------------------------
+
+
+def test_the_networks_of_a_table_are_those_of_its_columns(run):
+    table = Table({"checkpoint": "c", "data": "d", "weights": "random", "lpips": "random (seed 0)"}, (), {}, {})
+    tables = score_tables(run)
+    assert tables.networks(table) == {}
+    assert dataclasses.replace(tables, columns=("psnr", "lpips")).networks(table) == {"lpips": "random (seed 0)"}
+    assert "lpips" in dataclasses.replace(tables, protocol="unpaired").networks(table)
 
 
 def test_where_tables_lie(run, tmp_path):

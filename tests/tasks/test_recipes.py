@@ -195,6 +195,7 @@ def test_only_the_parts_that_a_level_uses_are_trained(root, tmp_path, monkeypatc
         (("--model", "efficient"), "no recipe is published for model 'efficient'; .* is for --model lan, microisp"),
         (("--train.mse", "2"), "no effect: --train.mse is not for --recipe published"),
         (("--train.mode", "paired"), "no effect: --train.mode is not for --recipe published"),
+        (("--train.mode", "unpaired"), "no effect: --train.mode is not for --recipe published"),  # its default
         (("--pretrain.steps", "3"), "no effect: --pretrain.steps is not"),
         (("--as-released",), "no effect: --as-released is not"),
         (("--recipe", "paper"), "no effect: --published.weights is for --recipe published"),

@@ -20,6 +20,7 @@ import torch
 
 import storage
 from config import config as default
+from data.files import advising
 from data.mosaic_files import FORMATS
 from data.notes import note
 from data.raw_maps import METHODS, PROFILES
@@ -141,11 +142,16 @@ def open_map(given: argparse.Namespace, device: torch.device) -> tuple[Mapper, A
 
 
 class Mosaics:
-    """Maps what `Converter.read` returns, writes it, and counts files whose names are of another camera."""
+    """Reads, maps and writes files, and counts those that look like another camera's."""
 
     def __init__(self, converter: Converter, given: argparse.Namespace):
         self.converter, self.given = converter, given
         self.others: Counter[str] = Counter()
+
+    def read(self, path: Path) -> Shot:
+        """Read it. Raises `UserError` for a file of another camera."""
+        with advising("it is of another camera, leave it out"):
+            return self.converter.read(path)
 
     def convert(self, shot: Shot) -> Converted:
         """The mosaic of the other camera."""
@@ -181,7 +187,7 @@ def main() -> None:
     if kept := len(jobs) - len(missing):
         note(f"{kept} of {len(jobs)} mosaics are there already and are kept: --overwrite maps them again")
     work = Mosaics(converter, given)
-    batch = Batch("mapped", converter.read, work.convert, work.write, depth_for(missing))
+    batch = Batch("mapped", work.read, work.convert, work.write, depth_for(missing))
     try:
         batch.run(missing)
     except torch.OutOfMemoryError:

@@ -158,6 +158,9 @@ def test_files_that_are_of_the_wanted_camera_already_get_a_note(call, plain, tmp
     status, printed = call(map_raw, "--input", plain["a"], "--output", tmp_path / "wrong", *options)
     assert status == 0 and "6 of 6 files are darker than black, or than half of white, of camera b" in printed
     assert "are they of camera a?" in printed
+    options = (*fit(plain, to="b"), *profiles(plain))
+    status, printed = call(map_raw, "--input", plain["b"], "--output", tmp_path / "bright", *options)
+    assert status == 1 and "outside 0 to the white level 1023: it is of another camera, leave it out" in printed
 
 
 def test_a_folder_is_shared_among_jobs(call, folders, tmp_path):

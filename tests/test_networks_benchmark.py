@@ -58,11 +58,16 @@ def test_networks_are_measured_once_and_written_between_the_markers(networks, mo
     options = ("--out", out, "--size", 32, 48, "--repeats", 1, "--without", *OTHERS, "--write", document)
     run_main(lambda _: networks, monkeypatch, "networks", *options)
     text = document.read_text()
-    assert "| robust | 1,616 | 396 | 14x14 | `packed` |" in text and "32x48" in text and "rmfa" not in text
+    assert (
+        "| robust | 1,616 | 396 | 14x14 | `packed` |" in text
+        and "32x48 | memory |" in text
+        and " MiB |" in text
+        and "rmfa" not in text
+    )
     assert text.startswith("# Networks\n") and text.endswith("after\n") and text.count("old") == 1
     times = {file.stem: json.loads(file.read_text())["milliseconds"] for file in (out / "networks").iterdir()}
     assert times.keys() == set(FEW) and min(times.values()) > 0
-    monkeypatch.setattr(networks, "milliseconds", lambda *_: pytest.fail("a network was measured again"))
+    monkeypatch.setattr(networks, "cost", lambda *_: pytest.fail("a network was measured again"))
     run_main(lambda _: networks, monkeypatch, "networks", *options)
     assert document.read_text() == text
     with pytest.raises(UserError, match="of another machine or other settings: remove it, or give another --out"):

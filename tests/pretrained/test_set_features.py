@@ -42,6 +42,7 @@ def test_networks_are_frozen_and_say_where_their_weights_are_from(name):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")  # torchvision's former options, in pyiqa's constructor
 def test_weights_are_read_from_the_cache(inception, tmp_path, monkeypatch):
     from pyiqa.archs import inception as published
 

@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--protocol", choices=protocols.PROTOCOLS, help="how to score (default: paper)")
     add("--measures", nargs="+", default=[], choices=protocols.all_measures(), metavar="M", help="(the protocol's own)")
     weights = ("pretrained", "auto", "random")
-    add("--weights", choices=weights, help="of measures with a network (default: the run's)")
+    add("--weights", choices=weights, help="of LPIPS, LPIPS+, DISTS (default: the run's)")
     add("--format", choices=("png", "jpg"), help="image format (default: png, for a submission jpg)")
     add("--quality", type=int, choices=range(1, 101), metavar="Q", help="JPEG quality, 1 to 100 (default: 95)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda if available")

@@ -125,16 +125,17 @@ def run_row(row: Row, model: str, seed: int, given: argparse.Namespace) -> None:
     """Train, test and write the row's file, unless there is one. Raises `UserError` if it is of other settings."""
     file, data = file_of(given.out, row, model, seed), given.out / f"cams_mixed_{seed}"
     options = training_options(model, given.steps)
+    settings = [*options, "--weights", given.weights]
     if file.is_file():
         known = read_row(file)
-        if known["options"] != options or any(name not in known["means"] for name in given.measures):
+        if known["options"] != settings or any(name not in known["means"] for name in given.measures):
             raise UserError(f"{file} is of other settings: remove it, or give another --out")
         return
     maps, runs, name = given.out / f"maps_{seed}", given.out / "runs", f"{model}-{row.run}-{seed}"
     make_dataset(given.photos, data, "mixed", seed)
     train(row, data, maps, runs, name, seed, options)
     means = test(row, data, maps, runs, name, given.out / "tests" / f"{model}-{row.name}-{seed}", given)
-    storage.write_json(file, {"row": row.label, "options": options, "means": means})
+    storage.write_json(file, {"row": row.label, "options": settings, "means": means})
     print(f"{model}, seed {seed}, {row.label}: {means}", flush=True)
 
 
@@ -169,7 +170,12 @@ def main() -> None:
     options.add_argument("--steps", type=positive, default=600, help="of training (%(default)s)")
     usual = ["psnr", "ssim", "lpips", "kid"]
     options.add_argument("--measures", nargs="+", default=usual, choices=MEASURES, metavar="M", help="(%(default)s)")
-    options.add_argument("--weights", choices=("pretrained", "random"), default="pretrained", help="of LPIPS and KID")
+    options.add_argument(
+        "--weights",
+        choices=("pretrained", "random"),
+        default="pretrained",
+        help="of LPIPS and DISTS (%(default)s); KID and FID have published ones",
+    )
     given = options.parse_args()
     for model in given.models:
         model_spec(model)

@@ -192,7 +192,7 @@ class Runner:
 
     def mapper(self, name: str) -> Mapper:
         """The trained mapper; it is trained once and kept in a file."""
-        file = self.out / "heads" / f"{name}.pt"
+        file = self.out / "heads" / f"{name}-{self.steps}.pt"
         if file.is_file():
             mapper = build_mapper(name)
             mapper.load_state_dict(storage.load(file))

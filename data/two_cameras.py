@@ -136,12 +136,13 @@ def open_cameras(
     """Find the files of two cameras; `raws` as for `camera_folders`. Raises `UserError` for missing files."""
     row = find_cameras_layout(layout)
     folders = camera_folders(layout, root, raws)
-    unpaired = training_files(layout, root, raws)
+    files = lsmi.find_files(folders) if row.charts else {}
+    unpaired = {camera: files[camera]["train"] if files else mosaics(folder).raws for camera, folder in folders.items()}
     for camera, folder in folders.items():
         if len(unpaired[camera]) < FEWEST:
             raise UserError(f"{folder} holds one mosaic: training needs at least {FEWEST} of each camera")
-    if row.charts:
-        pairs, charts = _charted(folders)
+    if files:
+        pairs, charts = _charted(folders, files)
         return TwoCameras(readers, unpaired, pairs, channels, charts)
     pairs = _pairs(Path(root), row) if root and row.paired[0] else ()
     return TwoCameras(readers, unpaired, pairs, channels)
@@ -178,9 +179,11 @@ def camera_folders(layout: str, root: str, raws: tuple[str, str]) -> dict[str, P
     return folders
 
 
-def _charted(folders: Mapping[str, Path]) -> tuple[tuple[Pair, ...], dict[Path, lsmi.Charts]]:
-    """(the pairs of both directions, the charts of all files) of the two cameras of LSMI."""
-    files, charts = lsmi.find_files(folders), {}
+def _charted(
+    folders: Mapping[str, Path], files: Mapping[str, Mapping[str, tuple[Path, ...]]]
+) -> tuple[tuple[Pair, ...], dict[Path, lsmi.Charts]]:
+    """(the pairs of both directions, the charts of all files) of the two cameras of LSMI, whose files are known."""
+    charts = {}
     for camera, folder in folders.items():
         charts |= lsmi.find_charts(folder, files[camera]["train"] + files[camera]["test"])
     both = lsmi.find_pairs(charts, files["a"]["test"], files["b"]["test"])

@@ -2,14 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from errors import UserError
 from evaluation.tables import read_table
 
-from .benchmark_runs import run_main
+from .benchmark_runs import run_main, smooth_photos
 
 NAMES = ("a-on-a", "a-on-b", "a-on-b-statistics", "a-statistics-on-b", "b-on-b")
 
@@ -25,13 +23,7 @@ def benchmark(load, monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Twelve photographs, smooth and colourful."""
-    folder, rng = tmp_path / "photos", np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(12):
-        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((192, 128), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
+    return smooth_photos(tmp_path, 12, (192, 128))
 
 
 def test_rows_differ_by_camera_and_map_and_are_made_once(benchmark, monkeypatch, tmp_path, capsys, photos):

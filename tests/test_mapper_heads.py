@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data.spectra import Lighting
 from data.two_cameras import Pair
@@ -13,7 +12,7 @@ from errors import UserError
 from models import build_mapper
 from models.mapper import Mapper
 
-from .benchmark_runs import run_main
+from .benchmark_runs import run_main, smooth_photos
 
 
 @pytest.fixture
@@ -26,13 +25,7 @@ def heads(load):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Six photographs, smooth and colourful."""
-    folder, rng = tmp_path / "photos", np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(6):
-        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((192, 96), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
+    return smooth_photos(tmp_path, 6, (192, 96))
 
 
 def test_rows_are_trained_and_measured_once(heads, monkeypatch, tmp_path, capsys, photos):

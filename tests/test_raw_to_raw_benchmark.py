@@ -2,28 +2,20 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data.two_cameras import CAMERAS
 from errors import UserError
 
-from .benchmark_runs import run_main
+from .benchmark_runs import run_main, smooth_photos
 
 SIDE = 48
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Six photographs, smooth and colourful."""
-    folder, rng = tmp_path / "photos", np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(6):
-        coarse = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((2 * SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
-    return folder
+    return smooth_photos(tmp_path, 6, (2 * SIDE, SIDE))
 
 
 @pytest.fixture
